@@ -1,0 +1,3 @@
+"""corral runs coding agents in confined virtual machines."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,118 @@
+"""Every error that corral raises, in one shallow tree.
+
+    CorralError                    exit status 125, unless the class says otherwise
+    ├── UsageError                 what the user typed cannot be meant (exit status 2)
+    ├── ConfigError                a configuration file or value is wrong
+    │   └── UntrustedConfigError   a project's corral.toml widens access and is not trusted
+    ├── HostError                  this machine lacks something; `corral doctor` explains
+    │   └── MissingProgramError    a program is not installed
+    ├── PlanError                  the spec cannot be met by this host (decided before starting)
+    ├── ImageError                 guest kernel or base image cannot be had or built
+    ├── FetchError                 a download failed
+    ├── ProcessError               a helper process did not start or ended unexpectedly
+    ├── ChannelError               the guest broke the protocol or closed the channel
+    ├── SandboxError               the sandbox failed as a whole
+    │   ├── BootError              the guest did not come up (panic, hang, missing module)
+    │   └── SandboxGoneError       it ended while something was still running in it
+    └── ExecError                  the command could not be run
+        ├── CommandNotFoundError   exit status 127
+        ├── NotExecutableError     exit status 126
+        └── ExecTimeoutError       exit status 124
+
+A message says what happened and, where it helps, what was tried; `hint` says what to do next.
+Only the CLI prints and exits.
+"""
+
+from __future__ import annotations
+
+
+class CorralError(Exception):
+    """Base of all errors that a user can meet.
+
+    message: one or a few plain sentences. hint: the next step, or None. detail: longer evidence
+    such as the last lines of a log, shown below the message, or None.
+    """
+
+    exit_status = 125
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+
+class UsageError(CorralError):
+    """What was typed cannot be meant."""
+
+    exit_status = 2
+
+
+class ConfigError(CorralError):
+    """A configuration file, variable or option has a wrong key or value."""
+
+
+class UntrustedConfigError(ConfigError):
+    """A project's corral.toml asks for more than the defaults and was not accepted."""
+
+
+class HostError(CorralError):
+    """This machine lacks something."""
+
+
+class MissingProgramError(HostError):
+    """A program is not installed."""
+
+
+class PlanError(CorralError):
+    """What is wanted cannot be given on this host."""
+
+
+class ImageError(CorralError):
+    """The guest's kernel or base image cannot be had or built."""
+
+
+class FetchError(CorralError):
+    """A download failed."""
+
+
+class ProcessError(CorralError):
+    """A helper process did not start, or ended when it should not have."""
+
+
+class ChannelError(CorralError):
+    """The guest broke the protocol, or the channel closed."""
+
+
+class SandboxError(CorralError):
+    """The sandbox failed as a whole."""
+
+
+class BootError(SandboxError):
+    """The guest did not come up."""
+
+
+class SandboxGoneError(SandboxError):
+    """The sandbox ended while something was still running in it."""
+
+
+class ExecError(CorralError):
+    """The command could not be run in the sandbox."""
+
+
+class CommandNotFoundError(ExecError):
+    """No such command in the sandbox."""
+
+    exit_status = 127
+
+
+class NotExecutableError(ExecError):
+    """The command exists and cannot be executed."""
+
+    exit_status = 126
+
+
+class ExecTimeoutError(ExecError):
+    """The command ran longer than its time limit and was ended."""
+
+    exit_status = 124

@@ -1,0 +1,67 @@
+"""What happened, as values: for the user's terminal, `--json` lines and, later, the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Base of all events; `event` in JSON is the class name in lower case."""
+
+
+class Phase(Event, frozen=True, kw_only=True, tag="phase"):
+    """A step of starting up has begun: shown as progress when it takes long.
+
+    name: a short stable word (facts, packages, kernel, base-image, boot, exports, agent).
+    message: what a person reads, e.g. "downloading the guest kernel".
+    """
+
+    name: str
+    message: str
+
+
+class Notice(Event, frozen=True, kw_only=True, tag="notice"):
+    """Something the user should know that is no error, e.g. why TCG is used."""
+
+    level: str
+    message: str
+
+
+class Output(Event, frozen=True, kw_only=True, tag="output"):
+    """Bytes the command wrote; in JSON base64 in `data`. stream: stdout or stderr."""
+
+    stream: str
+    data: bytes
+
+
+class Started(Event, frozen=True, kw_only=True, tag="started"):
+    """The command runs. seconds: from the start of corral."""
+
+    sandbox: str
+    accel: str
+    carrier: str
+    seconds: float
+
+
+class Exited(Event, frozen=True, kw_only=True, tag="exited"):
+    """The command ended. status: as a shell would report it. seconds: since Started."""
+
+    status: int
+    seconds: float
+
+
+class Failed(Event, frozen=True, kw_only=True, tag="failed"):
+    """corral itself failed; the last event."""
+
+    message: str
+    hint: str | None
+    status: int
+
+
+Report = Callable[[Event], None]
+
+
+def silent(_event: Event) -> None:
+    """A Report that keeps nothing."""

@@ -1,0 +1,1 @@
+"""What runs inside the guest. Standard library only; `wire` is shared with the host."""
