@@ -1,0 +1,190 @@
+"""What this machine has, measured once and remembered.
+
+Version strings are remembered by the identity of the program's file; what can change only with
+the kernel or its settings is remembered for this boot. Failures are measured again every time:
+they end a run anyway, and the user has just tried to mend them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from .. import paths
+from . import kvm as kvm_probe
+from .kvm import KvmFinding
+from .limits import count_cpus, usable_memory
+from .platform import AppArmor, OsRelease, find_apparmor, find_os_release
+from .programs import (
+    Program,
+    Versions,
+    Virtiofsd,
+    find_bwrap,
+    find_qemu,
+    find_virtiofsd,
+)
+from .system import System
+from .userns import Finding, settings_key, try_namespaces
+from .users import User, find_user
+
+KVM_DEVICE = "/dev/kvm"
+VHOST_VSOCK_DEVICE = "/dev/vhost-vsock"
+CACHE_VERSION = 1
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What to measure. fresh: believe nothing that was remembered."""
+
+    kvm: bool = True
+    user_namespaces: bool = True
+    fresh: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine has. memory: bytes that may be used at all (machine or cgroup).
+
+    python: the real interpreter below any virtual environment. vhost_vsock: /dev/vhost-vsock can
+    be opened. cpus: those this process may run on.
+    """
+
+    arch: str
+    user: User
+    python: Path
+    qemu: Program | None
+    bwrap: Program | None
+    virtiofsd: Virtiofsd | None
+    vhost_vsock: bool
+    vhost_device_vsock: Program | None
+    kvm: KvmFinding
+    user_namespaces: Finding
+    cpus: int
+    memory: int
+    os_release: OsRelease
+    apparmor: AppArmor
+
+
+class Remembered(msgspec.Struct, kw_only=True):
+    """The file facts.json in the cache folder."""
+
+    version: int = CACHE_VERSION
+    boot_id: str = ""
+    programs: dict[str, str] = {}
+    kvm: dict[str, KvmFinding] = {}
+    namespaces: dict[str, Finding] = {}
+
+
+_EVERYTHING = Need()
+
+
+def measure(
+    *, need: Need = _EVERYTHING, system: System | None = None, cache: Path | None = None
+) -> Facts:
+    """Look at this machine: a few milliseconds when remembered, else about 0.1 s.
+
+    system: another machine than this one, for tests. cache: the file of remembered findings,
+    by default facts.json in the cache folder; one that cannot be written is not an error.
+    """
+    system = system or System()
+    file = cache or paths.cache_dir() / "facts.json"
+    boot_id = (system.read("/proc/sys/kernel/random/boot_id") or "").strip()
+    old = Remembered(boot_id=boot_id) if need.fresh else recall(file, boot_id)
+    versions = Versions(old.programs)
+    arch = os.uname().machine
+    bwrap = find_bwrap(system, versions)
+    new = Remembered(boot_id=boot_id, kvm=dict(old.kvm), namespaces=dict(old.namespaces))
+    facts = Facts(
+        arch=arch,
+        user=find_user(system, system.which("git")),
+        python=base_python(),
+        qemu=find_qemu(system, versions, arch),
+        bwrap=bwrap,
+        virtiofsd=find_virtiofsd(system, versions),
+        vhost_vsock=_opens(system.path(VHOST_VSOCK_DEVICE)),
+        vhost_device_vsock=versions.program(system, system.which("vhost-device-vsock")),
+        kvm=_kvm(system, arch, new) if need.kvm else KvmFinding("unmeasured", "not measured."),
+        user_namespaces=_namespaces(system, bwrap, new, wanted=need.user_namespaces),
+        cpus=count_cpus(system),
+        memory=usable_memory(system),
+        os_release=find_os_release(system),
+        apparmor=find_apparmor(system),
+    )
+    new.programs = versions.used
+    if need.fresh or new != old:
+        remember(file, new)
+    return facts
+
+
+def base_python() -> Path:
+    """The interpreter that a virtual environment was made from, symlinks resolved."""
+    return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+
+
+def recall(file: Path, boot_id: str) -> Remembered:
+    """What was remembered. Programs survive a reboot; a damaged or older file counts as empty."""
+    try:
+        old = msgspec.json.decode(file.read_bytes(), type=Remembered)
+    except (OSError, msgspec.MsgspecError):
+        return Remembered(boot_id=boot_id)
+    if old.version != CACHE_VERSION:
+        return Remembered(boot_id=boot_id)
+    if old.boot_id != boot_id:
+        return Remembered(boot_id=boot_id, programs=old.programs)
+    return old
+
+
+def remember(file: Path, found: Remembered) -> None:
+    """Keep what was found; a cache that cannot be written only costs time at the next start."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(msgspec.json.encode(found))
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _kvm(system: System, arch: str, memory: Remembered) -> KvmFinding:
+    device = str(system.path(KVM_DEVICE))
+    opened = kvm_probe.open_device(device)
+    if isinstance(opened, KvmFinding):
+        return opened
+    status = os.fstat(opened)
+    os.close(opened)
+    key = f"{status.st_rdev}:{status.st_ino}:{status.st_ctime_ns}"
+    known = memory.kvm.get(key)
+    if known is None:
+        known = kvm_probe.examine(device, arch)
+        if known.state in ("works", "emulates"):
+            memory.kvm = {key: known}
+    return known
+
+
+def _namespaces(
+    system: System, bwrap: Program | None, memory: Remembered, *, wanted: bool
+) -> Finding:
+    if bwrap is None:
+        return Finding(
+            False,
+            "user namespaces are tested with bubblewrap, which is not installed.",
+            "Run `corral doctor --fix`.",
+        )
+    if not wanted:
+        return Finding(False, "not measured.")
+    key = settings_key(system, bwrap)
+    known = memory.namespaces.get(key)
+    if known is None:
+        known = try_namespaces(system, bwrap)
+        if known.ok:
+            memory.namespaces = {key: known}
+    return known
+
+
+def _opens(device: Path) -> bool:
+    try:
+        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(descriptor)
+    return True
