@@ -12,12 +12,14 @@ its payload:
     END      stream n   empty: the sender will send no more data
     CREDIT   stream n   four bytes: so many more bytes may be sent
     RESET    stream n   a reason in UTF-8: the stream is over in both directions
+    GONE     stream n   empty: the answer to every RESET, the sender knows of no such stream now
 
-A stream is registered by `open` on both sides before any frame of it arrives: its number travels
-in a control message, the host allocates even numbers and the guest odd ones, each only once. It
-closes when both sides have ended it, or when one side has reset it and the other has answered
-with a RESET of its own. Until that answer the number stays taken and what arrives for it is
-dropped. So at any time both sides know exactly which frames are legal, and no history is kept.
+A stream is registered by `open` on both sides before data of it arrives: its number travels in a
+control message, the host allocates even numbers and the guest odd ones, each only once. It closes
+when both sides have ended it, or when one side has reset it and the other has answered. Until that
+answer the number stays taken and what arrives for it is dropped. So both sides know at any time
+which frames are legal, without keeping a history. A number that the other side never registered
+(it refused the message that named it) is got rid of by a reset too.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ __all__ = [
     "CREDIT",
     "DATA",
     "END",
+    "GONE",
     "HEADER",
     "MAX_CONTROL",
     "MAX_DATA",
@@ -83,7 +86,7 @@ __all__ = [
 
 VERSION = 1
 
-CONTROL, DATA, END, CREDIT, RESET = 1, 2, 3, 4, 5
+CONTROL, DATA, END, CREDIT, RESET, GONE = 1, 2, 3, 4, 5, 6
 
 HEADER = 12
 # Linux takes at most 32 KiB in one write to a virtio port (port_fops_write in
@@ -100,7 +103,7 @@ MAX_STREAM_NUMBER = (1 << 32) - 1
 
 _HEADER = Struct(">III")
 _U32 = Struct(">I")
-_LIMITS = {CONTROL: MAX_CONTROL, DATA: MAX_DATA, END: 0, CREDIT: 4, RESET: MAX_REASON}
+_LIMITS = {CONTROL: MAX_CONTROL, DATA: MAX_DATA, END: 0, CREDIT: 4, RESET: MAX_REASON, GONE: 0}
 
 
 class StreamError(Exception):
@@ -237,6 +240,7 @@ class Connection:
             payload = bytes(memoryview(buffered)[HEADER:end])
             # Taking from the front of a bytearray moves no bytes, so this is not quadratic.
             del buffered[:end]
+            self._need = HEADER
             event = self._frame(kind, stream, payload)
             if self.max_output is not None and len(self._out) > self.max_output:
                 self._fail("the peer does not read what it is sent")
@@ -249,10 +253,12 @@ class Connection:
             if stream:
                 self._fail(f"a control message on stream {stream}")
             return Message(self._body(payload))
+        if kind == RESET:
+            return self._reset(stream, payload)
         state = self._streams.get(stream)
         if state is None:
-            # Both may cross with the END that closed the stream on this side.
-            if kind in (CREDIT, RESET) and 0 < stream <= self._highest[stream & 1]:
+            # Credit may cross with the END that closed the stream on this side.
+            if kind == CREDIT and 0 < stream <= self._highest[stream & 1]:
                 return None
             self._fail(f"a frame of kind {kind} for stream {stream}, which is not open")
         if kind == DATA:
@@ -261,7 +267,10 @@ class Connection:
             return self._credit(state, stream, payload)
         if kind == END:
             return self._end(state, stream)
-        return self._reset(state, stream, payload)
+        if not state.sent_reset:
+            self._fail(f"an answer to a reset of stream {stream}, which was not reset")
+        del self._streams[stream]
+        return None
 
     def _body(self, payload: bytes) -> dict[str, Any]:
         try:
@@ -296,20 +305,24 @@ class Connection:
         if state.ended_in:
             self._fail(f"stream {stream} ended twice")
         state.ended_in = True
+        if state.sent_reset:
+            return None
         if state.ended_out:
-            # Even after a RESET of ours: the peer had both ENDs before it, so it will not answer.
             del self._streams[stream]
-        return None if state.sent_reset else Ended(stream)
+        return Ended(stream)
 
-    def _reset(self, state: _Stream, stream: int, payload: bytes) -> Event | None:
+    def _reset(self, stream: int, payload: bytes) -> Event | None:
         try:
             reason = payload.decode()
         except UnicodeDecodeError:
             self._fail("the reason of a reset is not UTF-8")
-        del self._streams[stream]
-        if state.sent_reset:
+        if not stream:
+            self._fail("a reset of stream 0")
+        self._write(GONE, stream)
+        state = self._streams.get(stream)
+        if state is None or state.sent_reset:
             return None
-        self._write(RESET, stream)
+        del self._streams[stream]
         return Reset(stream, reason)
 
     def _fail(self, reason: str) -> NoReturn:
