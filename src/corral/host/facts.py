@@ -93,15 +93,16 @@ def measure(
     old = Remembered(boot_id=boot_id) if need.fresh else recall(file, boot_id)
     versions = Versions(old.programs)
     arch = os.uname().machine
+    qemu = find_qemu(system, versions, arch)
     bwrap = find_bwrap(system, versions)
     new = Remembered(boot_id=boot_id, kvm=dict(old.kvm), namespaces=dict(old.namespaces))
     facts = Facts(
         arch=arch,
         user=find_user(system, system.which("git")),
         python=base_python(),
-        qemu=find_qemu(system, versions, arch),
+        qemu=qemu,
         bwrap=bwrap,
-        virtiofsd=find_virtiofsd(system, versions),
+        virtiofsd=find_virtiofsd(system, versions, qemu),
         vhost_vsock=_opens(system.path(VHOST_VSOCK_DEVICE)),
         vhost_device_vsock=versions.program(system, system.which("vhost-device-vsock")),
         kvm=_kvm(system, arch, new) if need.kvm else KvmFinding("unmeasured", "not measured."),

@@ -13,6 +13,7 @@ import msgspec
 from .system import System
 
 QEMU_BY_ARCH = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
+NO_SETGROUPS = "setgroups() failed"  # QEMU's virtiofsd, before it reads its options
 PRIVATE_BWRAP = "/usr/local/libexec/corral/bwrap"  # what `doctor --fix` makes, see apparmor.py
 
 
@@ -53,7 +54,8 @@ def version_in(output: str) -> str:
 
 def virtiofsd_dialect(output: str) -> Literal["c", "rust"]:
     """Which virtiofsd printed this: QEMU's names the FUSE interface, the Rust one only itself."""
-    return "c" if "FUSE kernel interface" in output or "QEMU" in output else "rust"
+    marks = ("FUSE kernel interface", "QEMU", NO_SETGROUPS)
+    return "c" if any(mark in output for mark in marks) else "rust"
 
 
 def binds_of(binary: str) -> tuple[str, ...]:
@@ -86,12 +88,16 @@ class Versions:
         self.used: dict[str, str] = {}
 
     def output(self, system: System, binary: str) -> str:
-        """What `binary --version` prints, or "" when it fails."""
+        """What `binary --version` prints, or "" when it fails.
+
+        QEMU's virtiofsd fails at it for an ordinary user; then this is its message.
+        """
         key = identity(system, binary)
         text = self.known.get(key)
         if text is None:
             answer = system.answer([binary, "--version"])
-            text = (answer.stdout or answer.stderr)[:400] if answer.status == 0 else ""
+            said = answer.stdout or answer.stderr
+            text = said[:400] if answer.status == 0 or NO_SETGROUPS in said else ""
         if text:
             self.used[key] = text
         return text
@@ -118,8 +124,11 @@ def find_bwrap(system: System, versions: Versions) -> Program | None:
     return found or versions.program(system, system.which("bwrap"))
 
 
-def find_virtiofsd(system: System, versions: Versions) -> Virtiofsd | None:
-    """A virtiofs daemon, the Rust one where both are there."""
+def find_virtiofsd(system: System, versions: Versions, qemu: Program | None) -> Virtiofsd | None:
+    """A virtiofs daemon, the Rust one where both are there.
+
+    qemu: its version is that of QEMU's virtiofsd when that does not tell its own.
+    """
     known = (
         "/usr/libexec/virtiofsd",
         "/usr/lib/virtiofsd",
@@ -128,10 +137,11 @@ def find_virtiofsd(system: System, versions: Versions) -> Virtiofsd | None:
     )
     first: Virtiofsd | None = None
     for binary in dict.fromkeys((system.which("virtiofsd"), *map(system.real, known))):
-        program = versions.program(system, binary)
-        if binary is None or program is None:
+        output = versions.output(system, binary) if binary else ""
+        if binary is None or not output:
             continue
-        found = Virtiofsd(program, virtiofsd_dialect(versions.output(system, binary)))
+        version = version_in(output) or (qemu.version if qemu else "")
+        found = Virtiofsd(Program((binary,), version, binds_of(binary)), virtiofsd_dialect(output))
         if found.dialect == "rust":
             return found
         first = first or found

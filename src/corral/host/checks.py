@@ -1,0 +1,242 @@
+"""The checks of `corral doctor`: pure judgements of facts, one function each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .facts import Facts
+from .packages import how_to_install
+from .programs import PRIVATE_BWRAP, parse_version
+
+Status = Literal["ok", "warn", "fail"]
+FixKind = Literal["packages", "apparmor"]
+
+MIB = 1 << 20
+GIB = 1 << 30
+PYTHON_NEEDED = (3, 11)
+QEMU_NEEDED = (7, 2)  # the oldest that corral is tested with
+BWRAP_NEEDED = (0, 5)  # --perms and --clearenv came with 0.5.0 (its NEWS.md)
+BWRAP_WANTED = (0, 8)  # --disable-userns
+MEMORY_NEEDED = 768 * MIB  # a guest of 512 MiB and its helpers
+MEMORY_WANTED = 2 * GIB
+DISK_NEEDED = 512 * MIB  # a kernel package, unpacked, and a base image
+DISK_WANTED = 2 * GIB
+
+
+class Fix(msgspec.Struct, frozen=True):
+    """What `doctor --fix` can do. programs: to install, keys of packages.PROGRAMS."""
+
+    kind: FixKind
+    title: str
+    programs: tuple[str, ...] = ()
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of doctor. finding: what is. hint: the next step, where there is one."""
+
+    name: str
+    status: Status
+    finding: str
+    hint: str | None = None
+    fix: Fix | None = None
+
+
+def check_python(version: tuple[int, ...], path: str) -> Check:
+    """The interpreter that also becomes the guest's."""
+    finding = f"{'.'.join(map(str, version[:3]))} ({path})"
+    if version[:2] < PYTHON_NEEDED:
+        return Check("python", "fail", finding, "corral needs Python 3.11 or later.")
+    return Check("python", "ok", finding)
+
+
+def check_qemu(facts: Facts) -> Check:
+    """QEMU, not older than tested."""
+    if facts.qemu is None:
+        return _missing("qemu", facts)
+    finding = f"{facts.qemu.version} ({facts.qemu.argv[-1]})"
+    if parse_version(facts.qemu.version) < QEMU_NEEDED:
+        return Check(
+            "qemu",
+            "fail",
+            finding,
+            "corral needs QEMU 7.2 or later; a newer release of your distribution has it.",
+        )
+    return Check("qemu", "ok", finding)
+
+
+def check_bwrap(facts: Facts) -> Check:
+    """bubblewrap, and whether it has the options that are used."""
+    if facts.bwrap is None:
+        return _missing("bwrap", facts)
+    finding = f"{facts.bwrap.version} ({facts.bwrap.argv[-1]})"
+    version = parse_version(facts.bwrap.version)
+    if version < BWRAP_NEEDED:
+        return Check("bubblewrap", "fail", finding, "corral needs bubblewrap 0.5 or later.")
+    if version < BWRAP_WANTED:
+        return Check(
+            "bubblewrap",
+            "warn",
+            finding,
+            "It works; before 0.8 nested user namespaces cannot be forbidden in a jail.",
+        )
+    return Check("bubblewrap", "ok", finding)
+
+
+def check_virtiofsd(facts: Facts, *, can_fetch: bool) -> Check:
+    """The daemon that shares folders. can_fetch: it can be had from Debian."""
+    found = facts.virtiofsd
+    if found is not None:
+        dialect = "written in Rust" if found.dialect == "rust" else "QEMU's, written in C"
+        version = found.program.version or "unknown version"
+        return Check("virtiofsd", "ok", f"{version}, {dialect} ({found.program.argv[-1]})")
+    if can_fetch:
+        return Check(
+            "virtiofsd", "ok", "not installed; Debian's is fetched into the cache when needed"
+        )
+    lacking = _missing("virtiofsd", facts)
+    return Check(
+        lacking.name,
+        "warn",
+        "not installed; folders are shared over 9p, which is slower, where the kernel has it",
+        lacking.hint,
+        lacking.fix,
+    )
+
+
+def check_kernel(readable: str | None, *, can_fetch: bool) -> Check:
+    """The guest's kernel. readable: the host's kernel image, where it and its modules are."""
+    if readable is not None:
+        return Check("guest kernel", "ok", f"this machine's own ({readable})")
+    if can_fetch:
+        return Check(
+            "guest kernel", "ok", "the distribution's package, downloaded into the cache once"
+        )
+    return Check(
+        "guest kernel",
+        "fail",
+        "this machine's kernel image or modules are not readable, and there is no apt-get to "
+        "download one with",
+        "Make /boot/vmlinuz-* readable, or name a kernel: machine.kernel in corral.toml.",
+    )
+
+
+def check_kvm(facts: Facts) -> Check:
+    """Hardware virtualization; without it everything works, only slower."""
+    state, reason = facts.kvm.state, facts.kvm.reason.removesuffix(".")
+    if state == "works":
+        return Check("kvm", "ok", reason)
+    hints = {
+        "absent": "TCG is used, which is slower. Where the processor can: load kvm_intel or "
+        "kvm_amd, or switch on nested virtualization for this machine.",
+        "denied": f"TCG is used, which is slower. As root: usermod -aG kvm {facts.user.name}; "
+        "then log in again.",
+        "emulates": "TCG is used. A machine with nested virtualization in hardware would be "
+        "faster.",
+        "error": "TCG is used, which is slower.",
+        "unmeasured": None,
+    }
+    return Check("kvm", "warn", reason, hints[state])
+
+
+def check_user_namespaces(facts: Facts) -> Check:
+    """Without them nothing can be confined, so nothing starts."""
+    found = facts.user_namespaces
+    finding = found.reason.removesuffix(".")
+    if found.ok:
+        return Check("user namespaces", "ok", finding)
+    fix = None
+    if facts.bwrap is None:
+        fix = Fix("packages", "install bubblewrap", ("bwrap",))
+    return Check("user namespaces", "fail", finding, found.hint, fix)
+
+
+def check_apparmor(facts: Facts, *, outdated: bool) -> Check:
+    """Whether AppArmor stands in the way, and corral's profile out of it."""
+    found = facts.apparmor
+    install = Fix("apparmor", "install corral's AppArmor profile and its copy of bubblewrap")
+    if not found.enabled:
+        return Check("apparmor", "ok", "not in use on this machine")
+    if outdated:
+        return Check(
+            "apparmor",
+            "warn",
+            f"{PRIVATE_BWRAP} is not the same as the system's bubblewrap any more",
+            "Run `corral doctor --fix` to copy it again.",
+            install,
+        )
+    if not found.restricts:
+        return Check("apparmor", "ok", "does not restrict user namespaces")
+    if facts.bwrap is not None and not facts.user_namespaces.ok:
+        return Check(
+            "apparmor",
+            "fail",
+            "user namespaces need a profile (kernel.apparmor_restrict_unprivileged_userns is 1)",
+            "Run `corral doctor --fix` to install the profile corral-bwrap.",
+            install,
+        )
+    how = "with the profile corral-bwrap" if found.profile else "as you may without a profile"
+    return Check("apparmor", "ok", f"restricts user namespaces; bubblewrap works, {how}")
+
+
+def check_memory(total: int, available: int) -> Check:
+    """Memory in bytes: what the machine has, and what is free to use now."""
+    finding = f"{total / GIB:.1f} GiB, {available / GIB:.1f} GiB available"
+    if available < MEMORY_NEEDED:
+        return Check("memory", "fail", finding, "A guest needs 768 MiB: end other programs.")
+    if available < MEMORY_WANTED:
+        return Check("memory", "warn", finding, "A guest of 1 GiB will be a tight fit: --memory.")
+    return Check("memory", "ok", finding)
+
+
+def check_cpus(cpus: int) -> Check:
+    """Processors this process may use."""
+    return Check("cpus", "ok", "1 processor" if cpus == 1 else f"{cpus} processors")
+
+
+def check_vsock(facts: Facts, *, can_fetch: bool) -> Check:
+    """The second carrier; the first, virtio-serial, needs nothing of the host."""
+    if facts.vhost_vsock:
+        return Check("vsock", "ok", "the kernel's /dev/vhost-vsock")
+    if facts.vhost_device_vsock is not None:
+        return Check("vsock", "ok", f"vhost-device-vsock {facts.vhost_device_vsock.version}")
+    if can_fetch:
+        return Check(
+            "vsock", "ok", "vhost-device-vsock is fetched into the cache for --carrier vsock"
+        )
+    return Check(
+        "vsock",
+        "warn",
+        "no usable /dev/vhost-vsock and no vhost-device-vsock; virtio-serial is used",
+        "For --carrier vsock, as root: modprobe vhost_vsock, and let your user open the device.",
+    )
+
+
+def check_cache(folder: str, free: int) -> Check:
+    """The cache folder, which is writable if it is here. free: bytes."""
+    finding = f"{folder}, {free / GIB:.1f} GiB free"
+    hint = "Free some space (`corral gc` clears caches), or set CORRAL_CACHE_DIR."
+    if free < DISK_NEEDED:
+        return Check("cache folder", "fail", finding, hint)
+    return Check("cache folder", "warn" if free < DISK_WANTED else "ok", finding, hint)
+
+
+def check_runtime_dir(configured: str | None, used: str) -> Check:
+    """Where sockets of running sandboxes are."""
+    if configured and not used.startswith(configured.rstrip("/") + "/"):
+        return Check(
+            "run folder",
+            "warn",
+            f"{used}, as XDG_RUNTIME_DIR ({configured}) is not writable for you",
+            "Log in afresh rather than with su, or unset XDG_RUNTIME_DIR.",
+        )
+    return Check("run folder", "ok", used)
+
+
+def _missing(program: str, facts: Facts) -> Check:
+    label = {"qemu": "qemu", "bwrap": "bubblewrap", "virtiofsd": "virtiofsd"}[program]
+    hint = how_to_install((program,), facts.os_release, facts.arch)
+    return Check(
+        label, "fail", "not installed", hint, Fix("packages", f"install {label}", (program,))
+    )
