@@ -1,0 +1,46 @@
+"""What is wanted: configuration files, variables and options, merged, checked and frozen.
+
+    spec = load_spec(Path.cwd(), {"machine.cpus": "2"}, os.environ)
+
+See layers.py for the order of layers and the keys of the command line's values, trust.py for
+what a project's own file may say, and model.py for the Spec.
+"""
+
+from __future__ import annotations
+
+from .load import Loaded, Project, collect, load_spec
+from .masks import matcher as mask_matcher
+from .model import PROTECTED, Machine, Run, Share, Spec, Workspace
+from .settings import SETTINGS, VARIABLES
+from .sizes import (
+    format_duration,
+    format_size,
+    parse_cpus,
+    parse_disk,
+    parse_duration,
+    parse_memory,
+)
+from .tools import missing_program_hint
+
+__all__ = [
+    "PROTECTED",
+    "SETTINGS",
+    "VARIABLES",
+    "Loaded",
+    "Machine",
+    "Project",
+    "Run",
+    "Share",
+    "Spec",
+    "Workspace",
+    "collect",
+    "format_duration",
+    "format_size",
+    "load_spec",
+    "mask_matcher",
+    "missing_program_hint",
+    "parse_cpus",
+    "parse_disk",
+    "parse_duration",
+    "parse_memory",
+]

@@ -1,0 +1,268 @@
+"""Every setting once: its key, option, variable, how a value is read, how layers combine.
+
+The tables SETTINGS and VARIABLES are what the documentation is checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES
+from .sizes import parse_cpus, parse_duration, parse_memory, parse_msize
+from .values import (
+    NAME_PATTERN,
+    USER_PATTERN,
+    Base,
+    EnvVar,
+    NamedShare,
+    choice,
+    expand,
+    matching,
+    parse_env,
+    parse_flag,
+    parse_mask,
+    parse_share,
+    parse_unprotect,
+    parse_workdir,
+    show_duration,
+    show_env,
+    show_flag,
+    show_share,
+    show_size,
+    variable,
+)
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """One setting.
+
+    parse: reads a TOML value or text; raises ConfigError. adds: lower layers' items stay.
+    identity: items with an equal one replace each other. tighter: "lower" or "true" when a
+    smaller or true value can only take away; "mask" for patterns; None: every change widens.
+    bucket: the key under which the merged value is kept, if not its own.
+    """
+
+    key: str
+    option: str
+    variable: str
+    meaning: str
+    parse: Callable[[object, Base], object]
+    default: object = None
+    adds: bool = False
+    identity: Callable[[object], object] | None = None
+    tighter: Literal["lower", "true", "mask", "share"] | None = None
+    bucket: str = ""
+    show: Callable[[object], str] = str
+
+
+def _item(value: object) -> object:
+    return value
+
+
+def _env_name(value: object) -> object:
+    return value.name if isinstance(value, EnvVar) else value
+
+
+def _share_source(value: object) -> object:
+    return value.source if isinstance(value, NamedShare) else value
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.key: setting
+    for setting in (
+        Setting(
+            key="machine.cpus",
+            option="--cpus",
+            variable="CORRAL_CPUS",
+            meaning="virtual CPUs, 1 to 128",
+            parse=lambda value, _base: parse_cpus(value),
+            tighter="lower",
+        ),
+        Setting(
+            key="machine.memory",
+            option="--memory",
+            variable="CORRAL_MEMORY",
+            meaning="memory, 64MiB to 1024GiB",
+            parse=lambda value, _base: parse_memory(value),
+            tighter="lower",
+            show=show_size,
+        ),
+        Setting(
+            key="machine.accel",
+            option="--accel",
+            variable="CORRAL_ACCEL",
+            meaning="auto, kvm or tcg",
+            parse=choice(ACCELS),
+            default="auto",
+        ),
+        Setting(
+            key="machine.carrier",
+            option="--carrier",
+            variable="CORRAL_CARRIER",
+            meaning="auto, vsock or serial",
+            parse=choice(CARRIERS),
+            default="auto",
+        ),
+        Setting(
+            key="machine.filesystem",
+            option="--filesystem",
+            variable="CORRAL_FILESYSTEM",
+            meaning="auto, virtiofs or 9p",
+            parse=choice(FILESYSTEMS),
+            default="auto",
+        ),
+        Setting(
+            key="machine.kernel",
+            option="--kernel",
+            variable="CORRAL_KERNEL",
+            meaning="a guest kernel of your own",
+            parse=expand,
+        ),
+        Setting(
+            # 9p.rst: "mmap" caches nothing but what is needed for a shared writable mapping,
+            # which "none" refuses; linkers and SQLite need one. "loose" and "fscache" are meant
+            # for exclusive or read-only mounts: they would hide what the host changes.
+            key="machine.p9_cache",
+            option="--p9-cache",
+            variable="CORRAL_P9_CACHE",
+            meaning="none, loose, fscache or mmap",
+            parse=choice(P9_CACHES),
+            default="mmap",
+        ),
+        Setting(
+            # The most that Linux' virtio transport takes is a little less (125 pages), and it
+            # rounds down by itself (net/9p/trans_virtio.c).
+            key="machine.p9_msize",
+            option="--p9-msize",
+            variable="CORRAL_P9_MSIZE",
+            meaning="bytes of one 9p message",
+            default=512 * 1024,
+            parse=lambda value, _base: parse_msize(value),
+            show=show_size,
+        ),
+        Setting(
+            key="workspace.read_only",
+            option="--ro",
+            variable="CORRAL_READ_ONLY",
+            meaning="true: the workspace cannot be changed",
+            parse=parse_flag,
+            default=False,
+            tighter="true",
+            show=show_flag,
+        ),
+        Setting(
+            key="workspace.mask",
+            option="--mask",
+            variable="CORRAL_MASK",
+            meaning="files to hide, separated by commas",
+            parse=parse_mask,
+            adds=True,
+            tighter="mask",
+        ),
+        Setting(
+            key="workspace.unprotect",
+            option="--unprotect",
+            variable="CORRAL_UNPROTECT",
+            meaning="protected paths that may be changed, separated by commas",
+            parse=parse_unprotect,
+            adds=True,
+            identity=_item,
+        ),
+        Setting(
+            key="share",
+            option="--share",
+            variable="CORRAL_SHARE",
+            meaning="further folders, SRC[:DST][:ro|:rw], separated by commas",
+            parse=parse_share,
+            adds=True,
+            identity=_share_source,
+            tighter="share",
+            show=show_share,
+        ),
+        Setting(
+            key="run.user",
+            option="--user",
+            variable="CORRAL_USER",
+            meaning="who runs the command",
+            parse=matching(USER_PATTERN, "a user's name"),
+        ),
+        Setting(
+            key="run.workdir",
+            option="--workdir",
+            variable="CORRAL_WORKDIR",
+            meaning="where the command starts",
+            parse=parse_workdir,
+        ),
+        Setting(
+            key="run.env",
+            option="--env",
+            variable="",
+            meaning="variables, NAME=VALUE or NAME",
+            parse=parse_env,
+            adds=True,
+            identity=_env_name,
+            show=show_env,
+        ),
+        Setting(
+            key="run.pass_env",
+            option="--env",
+            variable="CORRAL_PASS_ENV",
+            meaning="names of variables to take from yours, separated by commas",
+            parse=lambda value, _base: variable(value, None),
+            adds=True,
+            identity=_env_name,
+            show=show_env,
+            bucket="run.env",
+        ),
+        Setting(
+            key="run.timeout",
+            option="--timeout",
+            variable="CORRAL_TIMEOUT",
+            meaning="end the command after this time, as 30s",
+            parse=lambda value, _base: parse_duration(value),
+            tighter="lower",
+            show=show_duration,
+        ),
+        Setting(
+            key="run.tools",
+            option="--tool",
+            variable="CORRAL_TOOLS",
+            meaning="further read-only program folders, separated by commas",
+            parse=expand,
+            adds=True,
+            identity=_item,
+        ),
+        Setting(
+            key="run.image",
+            option="--image",
+            variable="CORRAL_IMAGE",
+            meaning="where programs come from: host",
+            parse=choice(IMAGES),
+            default="host",
+        ),
+        Setting(
+            key="name",
+            option="--name",
+            variable="CORRAL_NAME",
+            meaning="the sandbox's name",
+            parse=matching(NAME_PATTERN, "a name for a sandbox"),
+        ),
+    )
+}
+
+VARIABLES: dict[str, str] = {
+    **{setting.variable: setting.meaning for setting in SETTINGS.values() if setting.variable},
+    "CORRAL_CONFIG": "a configuration file in place of corral.toml, as --config",
+    "CORRAL_CONFIG_DIR": "the folder of your own config.toml",
+    "CORRAL_CACHE_DIR": "the folder for kernels, base images and tools",
+    "CORRAL_STATE_DIR": "the folder for records that are kept, such as accepted files",
+}
+"""Every CORRAL_* variable for users: name to meaning. An empty value counts as unset."""
+
+
+def bucket_of(key: str) -> str:
+    """The key under which the merged value of `key` is kept."""
+    return SETTINGS[key].bucket or key

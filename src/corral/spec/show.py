@@ -1,0 +1,129 @@
+"""The merged configuration as people and programs read it, with the origin of each value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .layers import Entry
+from .load import Loaded
+from .settings import SETTINGS, bucket_of
+from .text import printable, toml_key, toml_string
+from .values import EnvVar, NamedShare, looks_like_credential
+
+HIDDEN = "(hidden)"
+
+
+def as_toml(loaded: Loaded) -> str:
+    """The merged configuration as TOML; a comment after each value tells where it comes from."""
+    sections: dict[str, list[str]] = {}
+    for key, setting in SETTINGS.items():
+        table, _, field = key.partition(".")
+        entries = _entries(loaded, key)
+        if not entries or key == "share":
+            continue
+        lines = sections.setdefault(table if field else "", [])
+        name = field or table
+        if key == "run.env":
+            lines += [
+                f"env.{toml_key(variable.name)} = {toml_string(_plain_value(variable))}"
+                f"  # {_origin(loaded, entry)}"
+                for variable, entry in _variables(entries)
+            ]
+        elif setting.adds:
+            lines.append(f"{name} = [")
+            for entry in entries:
+                item = toml_string(str(_plain(key, entry.value)))
+                lines.append(f"  {item},  # {_origin(loaded, entry)}")
+            lines.append("]")
+        else:
+            entry = entries[-1]
+            lines.append(
+                f"{name} = {_literal(_plain(key, entry.value))}  # {_origin(loaded, entry)}"
+            )
+    # The sandbox's name is an option only; a file cannot have it, so it is shown as a comment.
+    text = [f"# {line}" for line in sections.pop("", [])]
+    for table, lines in sections.items():
+        text += [f"[{table}]", *lines, ""]
+    text += list(_share_tables(loaded))
+    return "\n".join(text).rstrip() + "\n"
+
+
+def as_data(loaded: Loaded) -> dict[str, object]:
+    """The same for JSON: `settings` by dotted key, each a value or items with their origin."""
+    settings: dict[str, object] = {}
+    for key, setting in SETTINGS.items():
+        rows = [
+            {"value": _plain(key, entry.value), "origin": entry.origin, "layer": entry.kind}
+            for entry in _entries(loaded, key)
+        ]
+        if setting.adds:
+            settings[key] = rows
+        else:
+            settings[key] = rows[-1] if rows else None
+    project = loaded.project
+    return {
+        "workspace": printable(loaded.place.workspace, 4096),
+        "project": None
+        if project is None
+        else {
+            "path": project.path,
+            "sha256": project.sha256,
+            "accepted": not loaded.refused,
+            "asks": [{"key": widening.key, "text": widening.text} for widening in loaded.widenings],
+        },
+        "settings": settings,
+        "warnings": list(loaded.warnings),
+    }
+
+
+def _entries(loaded: Loaded, key: str) -> list[Entry]:
+    """The entries of `key`; of the two keys that share a bucket each has its own kind."""
+    entries = list(loaded.merged[bucket_of(key)])
+    if bucket_of(key) != "run.env":
+        return entries
+    passed = key == "run.pass_env"
+    return [e for e in entries if isinstance(e.value, EnvVar) and (e.value.value is None) == passed]
+
+
+def _variables(entries: list[Entry]) -> Iterator[tuple[EnvVar, Entry]]:
+    for entry in entries:
+        if isinstance(entry.value, EnvVar):
+            yield entry.value, entry
+
+
+def _plain_value(variable: EnvVar) -> str:
+    """What may be shown: people paste this into reports."""
+    return HIDDEN if looks_like_credential(variable.name) else variable.value or ""
+
+
+def _plain(key: str, value: object) -> object:
+    if isinstance(value, EnvVar):
+        if key == "run.pass_env":
+            return value.name
+        return {"name": value.name, "value": _plain_value(value)}
+    if isinstance(value, NamedShare):
+        return {"source": value.source, "target": value.target, "writable": value.writable}
+    if isinstance(value, (bool, str)):
+        return value
+    return value if key == "machine.cpus" else SETTINGS[key].show(value)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else toml_string(str(value))
+
+
+def _share_tables(loaded: Loaded) -> Iterator[str]:
+    for entry in loaded.merged["share"]:
+        if isinstance(entry.value, NamedShare):
+            yield f"[[share]]  # {_origin(loaded, entry)}"
+            yield f"source = {toml_string(entry.value.source)}"
+            yield f"target = {toml_string(entry.value.target)}"
+            yield f"writable = {_literal(entry.value.writable)}"
+            yield ""
+
+
+def _origin(loaded: Loaded, entry: Entry) -> str:
+    refused = entry.kind == "project" and bool(loaded.refused)
+    return f"{entry.origin}{' (not accepted yet)' if refused else ''}"

@@ -1,0 +1,65 @@
+"""Words in messages: what came from a file is shown escaped, and a typo gets its nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """`text` safe to print on a terminal: one line, no control or direction characters.
+
+    A project's file is written by others; an escape sequence in one of its keys or values must
+    not reach the terminal. Cut to `limit` characters.
+    """
+    shown = "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` was most likely meant to be, or None.
+
+    Dotted names are compared whole and by their last part, so that a top-level `cpus` finds
+    `machine.cpus`.
+    """
+    import difflib
+
+    candidates = list(known)
+    whole = difflib.get_close_matches(word[:100], candidates, n=1, cutoff=0.7)
+    if whole:
+        return whole[0]
+    by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
+    last = word[:100].rpartition(".")[2]
+    close = difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.7)
+    return by_last[close[0]] if close else None
+
+
+def has_control(text: str) -> bool:
+    """Whether `text` has a control character (below space, or DEL)."""
+    return any(character < " " or character == "\x7f" for character in text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: file names that are not become lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def toml_string(text: str) -> str:
+    """`text` as a basic string of TOML 1.0, non-printing characters escaped."""
+    short = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    parts = []
+    for character in text:
+        if character in short:
+            parts.append(short[character])
+        elif character.isprintable():
+            parts.append(character)
+        else:
+            parts.append(f"\\U{ord(character):08x}")
+    return '"' + "".join(parts) + '"'
+
+
+def toml_key(text: str) -> str:
+    """`text` as a TOML key: bare where that is allowed, quoted otherwise."""
+    bare = text and all(c.isascii() and (c.isalnum() or c in "-_") for c in text)
+    return text if bare else toml_string(text)
