@@ -80,7 +80,10 @@ async def accept_guest(
         candidates.discard(winner)
         return winner
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+        cause: Exception = errors
+        while isinstance(cause, ExceptionGroup):
+            cause = cause.exceptions[0]
+        raise cause from errors
     finally:
         for sock in candidates:
             sock.close()
