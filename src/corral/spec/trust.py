@@ -24,7 +24,7 @@ from ..errors import ConfigError, HostError, UntrustedConfigError
 from .files import read_config, write_atomically
 from .layers import Entry, Merged, scalar
 from .settings import SETTINGS
-from .text import printable
+from .text import is_unicode, printable
 from .values import NamedShare
 
 RECORD_NAME = "trusted.json"
@@ -78,7 +78,7 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
             access = "read-write" if value.writable else "read-only"
             yield Widening(key, f"{access} access to {setting.show(value).rpartition(':')[0]}")
             return
-        yield Widening(key, setting.show(value) if key == "run.env" else printable(str(value)))
+        yield Widening(key, setting.show(value) if key == "run.env" else printable(str(value), 10_000))
         return
     before = scalar(without, key)
     if value == before or _is_tighter(setting.tighter, value, before):
@@ -118,6 +118,11 @@ def is_known(path: str) -> bool:
 
 def accept(path: str, sha256: str) -> None:
     """Record that the user accepts the file at the real path `path` with this content."""
+    if not is_unicode(path):
+        raise ConfigError(
+            f"{printable(path)} cannot be recorded: its path is not UTF-8.",
+            hint="Rename the folder.",
+        )
     with _locked() as record:
         record.files[path] = Accepted(sha256)
 

@@ -180,7 +180,7 @@ def show_share(value: object) -> str:
         return printable(str(value))
     same = value.source == value.target
     target = "" if same else f":{value.target}"
-    return printable(f"{value.source}{target}:{'rw' if value.writable else 'ro'}")
+    return printable(f"{value.source}{target}:{'rw' if value.writable else 'ro'}", 10_000)
 
 
 def show_env(value: object) -> str:
