@@ -15,9 +15,10 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .. import paths
 from ..errors import FetchError
@@ -25,8 +26,11 @@ from ..events import Phase, Report
 from . import sources
 from .locks import need_space, write_file
 
+T = TypeVar("T")
+
 _LISTS_AGE = 6 * 3600.0  # seconds for which downloaded package lists are taken as current
 _LISTS_SPACE = 160 << 20  # bytes: the lists of one release and apt's work on them
+_SPACE_MARGIN = 96 << 20  # bytes: an unpacked kernel image, and room for others
 _COMMAND_TIMEOUT = 900.0  # seconds for one apt command; its own network time limit is below
 _DETAIL_LINES = 12
 
@@ -92,7 +96,19 @@ class Apt:
         self._archives = archives
         self._text = text
         self._report = report
+        self._updated = False
         self.name = name
+
+    def with_fresh_lists(self, work: Callable[[], T]) -> T:
+        """What `work` returns, with current lists; once more with new ones if it fails."""
+        self.update()
+        try:
+            return work()
+        except FetchError:
+            if self._updated:
+                raise
+            self.update(force=True)
+            return work()
 
     @property
     def tried(self) -> str:
@@ -115,26 +131,30 @@ class Apt:
         # without Error-Mode an archive that cannot be reached is a warning (apt-get(8))
         self._run("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any")
         write_file(stamp, [])
+        self._updated = True
 
     def show(self, name: str) -> Package | None:
         """The newest version of the package, or None when no archive has it."""
-        return parse_package(self._run("apt-cache", "show", "--no-all-versions", name, ok=(0, 100)))
+        text = self._run("apt-cache", "show", "--no-all-versions", name, ok=(0, 100))
+        return next(iter(parse_packages(text)), None)
 
-    def with_dependencies(self, name: str) -> list[str]:
-        """The package and all that it depends on, as `name=version`. Raises FetchError."""
-        plan = self._run("apt-get", "install", "--simulate", "-q", "-y", name)
-        return parse_plan(plan)
+    def with_dependencies(self, name: str) -> list[Package]:
+        """The package and all that it depends on. Raises FetchError when no archive has it."""
+        plan = parse_plan(self._run("apt-get", "install", "--simulate", "-q", "-y", name))
+        return parse_packages(self._run("apt-cache", "show", *plan))
 
-    def download(self, packages: list[str], folder: Path) -> list[Path]:
-        """Download the packages' files (`name` or `name=version`) to `folder`.
+    def need_space(self, folder: Path, packages: list[Package], purpose: str) -> None:
+        """Raise ImageError unless `folder` has room for these packages, packed and unpacked."""
+        size = sum(package.size + package.installed for package in packages)
+        need_space(folder, size + _SPACE_MARGIN, purpose)
 
-        Raises FetchError; an archive that has moved on since its lists were read is no reason to.
+    def download(self, packages: list[Package], folder: Path) -> list[Path]:
+        """Download the packages' files to `folder`. Raises FetchError.
+
+        An archive that has moved on since its lists were read fails: see `with_fresh_lists`.
         """
-        try:
-            self._run("apt-get", "download", "-q", *packages, cwd=folder)
-        except FetchError:
-            self.update(force=True)
-            self._run("apt-get", "download", "-q", *packages, cwd=folder)
+        names = [f"{package.name}={package.version}" for package in packages]
+        self._run("apt-get", "download", "-q", *names, cwd=folder)
         files = sorted(folder.glob("*.deb"))
         if len(files) < len(packages):
             raise FetchError(f"apt-get downloaded {len(files)} of {len(packages)} packages.")
@@ -159,6 +179,8 @@ class Apt:
                 "This host has no key that signs this suite: upgrade its keyring package "
                 "(debian-archive-keyring)."
             )
+        elif any("No space left" in line or "enough free space" in line for line in lines):
+            hint = "Free some space, or set CORRAL_CACHE_DIR to a folder on a larger disk."
         return FetchError(
             f"`{program} {verb}` failed with status {result.returncode} "
             f"(archives tried: {self.tried}).",
@@ -246,19 +268,24 @@ def suite_apt(suite: str, report: Report) -> Apt:
     return Apt(suite, [sources.debian_suite(mirror, suite, keyring)], report)
 
 
-def parse_package(text: str) -> Package | None:
-    """The first package in the output of `apt-cache show`."""
-    fields: dict[str, str] = {}
-    for line in text.split("\n\n")[0].splitlines():
-        name, separator, value = line.partition(": ")
-        if separator and not line.startswith(" "):
-            fields[name] = value.strip()
-    if "Package" not in fields:
-        return None
-    alternatives = re.split(
-        r"[,|]", fields.get("Depends", "") + "," + fields.get("Pre-Depends", "")
-    )
-    names = [text.split()[0].partition(":")[0] for text in alternatives if text.strip()]
+def parse_packages(text: str) -> list[Package]:
+    """The packages in the output of `apt-cache show`: the first version of each."""
+    packages: dict[str, Package] = {}
+    for stanza in text.split("\n\n"):
+        fields: dict[str, str] = {}
+        for line in stanza.splitlines():
+            name, separator, value = line.partition(": ")
+            if separator and not line.startswith(" "):
+                fields[name] = value.strip()
+        if "Package" in fields:
+            packages.setdefault(fields["Package"], _package(fields))
+    return list(packages.values())
+
+
+def _package(fields: Mapping[str, str]) -> Package:
+    needed = fields.get("Pre-Depends", "") + "," + fields.get("Depends", "")
+    alternatives = [text.split()[0] for text in re.split(r"[,|]", needed) if text.strip()]
+    names = [name.partition(":")[0] for name in alternatives]
     return Package(
         name=fields["Package"],
         version=fields.get("Version", ""),

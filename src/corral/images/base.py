@@ -128,13 +128,13 @@ def collect(kernel: Kernel, python: Path, bwrap: Path) -> tuple[dict[str, Entry]
     for name in ("bin", "sbin", "lib", "lib64"):
         entries[f"/{name}"] = symlink(f"usr/{name}")
         entries[f"/usr/{name}"] = folder()
-    packed, library_zip = _packed(python)
+    packed, library_zip, init = _packed(python)
     inputs = [Path(source) for source in packed.sources]
     standard = f"/usr/{packed.library}/python{packed.version}"
     zip_name = f"python{packed.version.replace('.', '')}.zip"
     entries[f"/usr/{packed.library}/{zip_name}"] = file(library_zip)
     entries[f"{standard}/os.py"] = file(b"")  # the landmark of getpath.py
-    entries["/corral/init.pyc"] = file(pack.compiled(INIT.encode(), "init.pyc"))
+    entries["/corral/init.pyc"] = file(init)
     programs = {"/usr/bin/python3": python, "/usr/bin/bwrap": bwrap}
     for name, path in packed.extensions.items():
         programs[f"{standard}/lib-dynload/{name}"] = Path(path)
@@ -177,17 +177,17 @@ def _guest_folder() -> Path:
     return Path(__file__).resolve().parents[2] / GUEST_PACKAGE
 
 
-def _packed(python: Path) -> tuple[Packed, bytes]:
-    """What this interpreter says it needs, and its zip."""
+def _packed(python: Path) -> tuple[Packed, bytes, bytes]:
+    """What this interpreter says it needs, its zip, and INIT as it compiles it."""
     guest = _guest_folder()
     script = Path(pack.__file__)
     with tempfile.TemporaryDirectory(dir=_made("base")) as scratch:
-        output = Path(scratch, "library.zip")
         options = ["-I", "-S", "-E", "-B"]
-        argv = [str(python), *options, str(script), str(guest.parent), str(output)]
+        argv = [str(python), *options, str(script), str(guest.parent), scratch, INIT]
         printed = _output([*argv, *needed_modules(guest)], "the guest's modules")
         packed = msgspec.json.decode(printed, type=Packed)
-        return packed, output.read_bytes()
+        library = Path(scratch, "library.zip").read_bytes()
+        return packed, library, Path(scratch, "init.pyc").read_bytes()
 
 
 def _libraries(programs: Iterable[Path]) -> dict[str, Path]:
@@ -206,8 +206,7 @@ def _libraries(programs: Iterable[Path]) -> dict[str, Path]:
         return {}
     loader = next(iter(loaders))
     for program in programs:
-        listed = _output([loader, "--list", str(program)], f"the libraries of {program}")
-        found |= parse_libraries(listed.decode("utf-8", "replace"))
+        found |= _listed(loader, program)
     main = Path(next((n for n in found if Path(n).name.startswith("libc.so")), loader)).parent
     targets: dict[str, Path] = {}
     for name, path in (found | loaders).items():
@@ -218,13 +217,23 @@ def _libraries(programs: Iterable[Path]) -> dict[str, Path]:
     return targets
 
 
-def parse_libraries(text: str) -> dict[str, Path]:
+def _listed(loader: str, program: Path) -> dict[str, Path]:
+    purpose = f"the libraries of {program}"
+    found = parse_libraries(_output([loader, "--list", str(program)], purpose))
+    if any("/glibc-hwcaps/" in path for path in found):
+        # variants for this host's processor, which the guest's need not be able to run
+        plain = [loader, "--glibc-hwcaps-mask", "none", "--list", str(program)]
+        found = parse_libraries(_output(plain, purpose))
+    return found
+
+
+def parse_libraries(output: bytes) -> dict[str, Path]:
     """Path by path, from lines like "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f...)".
 
     Raises ImageError that names a library which is not found.
     """
     found = {}
-    for line in text.splitlines():
+    for line in os.fsdecode(output).splitlines():
         name, arrow, rest = line.strip().partition(" => ")
         if not arrow:
             continue

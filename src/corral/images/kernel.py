@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .. import paths
 from ..errors import FetchError, ImageError
 from ..events import Notice, Phase, Report
 from . import kernel_package
+from .elf import boots_by_pvh, is_elf
 from .locks import locked, need_space, write_file
 from .modules import load_order, read_tree
 from .vmlinux import is_bzimage, release, unpack
@@ -173,6 +175,11 @@ def _prepare(
 def _bootable(image: Path, report: Report) -> Path:
     """The ELF kernel inside `image`, unpacked once; `image` itself where that cannot be."""
     data = image.read_bytes()
+    if is_elf(data) and platform.machine() == "x86_64" and not boots_by_pvh(data):
+        raise ImageError(
+            f"QEMU cannot start the kernel {image}: an ELF kernel needs a PVH entry.",
+            hint="Build it with CONFIG_PVH=y, or name the bzImage (vmlinuz).",
+        )
     if not is_bzimage(data):
         return image
     unpacked = paths.cache_dir() / "kernels" / f"vmlinux-{hashlib.sha256(data).hexdigest()[:24]}"

@@ -13,7 +13,7 @@ from .. import paths
 from ..errors import FetchError, ImageError
 from ..events import Phase, Report
 from .apt import Apt, Package, machine, release_apt, unpack
-from .locks import locked, mebibytes, need_space, new_folder, write_file
+from .locks import locked, mebibytes, new_folder, write_file
 
 # What a guest on virtual hardware never loads: left out of the cache (250 of 400 MB).
 _HARDWARE = (
@@ -64,25 +64,25 @@ def fetch(modules: tuple[str, ...], report: Report) -> FoundKernel:
     report(Phase(name="kernel", message="looking for the guest kernel's package"))
     apt = release_apt(report)
     with locked(f"apt-{apt.name}"):
-        apt.update()
-        packages = _packages(apt, flavour)
-        size = sum(package.size for package in packages)
-        unpacked = sum(package.installed for package in packages)
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        need_space(folder.parent, size + unpacked + (96 << 20), "Downloading the guest kernel")
-        with new_folder(folder) as staging:
-            debs = staging / "packages"
-            debs.mkdir()
-            names = [f"{package.name}={package.version}" for package in packages]
-            report(
-                Phase(name="kernel", message=f"downloading the guest kernel ({mebibytes(size)})")
-            )
-            unpack(apt.download(names, debs), staging)
-            shutil.rmtree(debs)
-            origin = f"package {packages[0].name} {packages[0].version}"
-            stamp = _stamp(staging, origin)
-            write_file(staging / _STAMP, [msgspec.json.encode(stamp)], 0o644)
+        stamp = apt.with_fresh_lists(lambda: _download(apt, flavour, folder, report))
     return _found(folder, stamp)
+
+
+def _download(apt: Apt, flavour: str, folder: Path, report: Report) -> _Stamp:
+    """Download and unpack the kernel to `folder`."""
+    packages = _packages(apt, flavour)
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    apt.need_space(folder.parent, packages, "Downloading the guest kernel")
+    size = mebibytes(sum(package.size for package in packages))
+    report(Phase(name="kernel", message=f"downloading the guest kernel ({size})"))
+    with new_folder(folder) as staging:
+        debs = staging / "packages"
+        debs.mkdir()
+        unpack(apt.download(packages, debs), staging)
+        shutil.rmtree(debs)
+        stamp = _stamp(staging, f"package {packages[0].name} {packages[0].version}")
+        write_file(staging / _STAMP, [msgspec.json.encode(stamp)], 0o644)
+    return stamp
 
 
 def candidates(flavour: str, architecture: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -21,21 +22,37 @@ def locked(name: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
 
     The kernel drops it when the process ends, however it ends (flock(2)). The file stays: removing
     it would let two processes hold locks on two files of the same name. `waiting` is called once
-    when another process has it.
+    when another process has it. What is done under a lock is work on the cache, so an OSError in
+    the block is reported as one of the cache: an ImageError.
     """
-    folder = paths.cache_dir() / "locks"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        folder = paths.cache_dir() / "locks"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is not None:
+                    waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise cache_failure(error) from error
+
+
+def cache_failure(error: OSError) -> ImageError:
+    """What to tell the user of an error while reading or writing the cache."""
+    where = f" ({error.filename})" if error.filename else ""
+    hint = "Set CORRAL_CACHE_DIR to a folder that you can write."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = (
+            "Free some space (`corral gc` clears the cache), or set CORRAL_CACHE_DIR to a folder "
+        )
+        hint += "on a larger disk."
+    return ImageError(f"the cache cannot be used: {error.strerror or error}{where}.", hint=hint)
 
 
 def write_file(path: Path, chunks: Iterable[bytes], mode: int = 0o600) -> None:

@@ -1,11 +1,12 @@
 """Run by the interpreter that goes into the guest: packs its own standard library for it.
 
-    python3 -I -S -E pack.py FOLDER OUTPUT NAME...
+    python3 -I -S -E pack.py FOLDER OUTPUT INIT NAME...
 
-FOLDER holds the package corral_guest. OUTPUT becomes a zip, byte-compiled, of all the modules that
-importing each NAME brings in. On standard output: a JSON object (see `Packed` in base.py). Only the
-standard library is used, for this interpreter need not have corral's dependencies; and it is
-imported late, so that what only this script uses stays out. The same input gives the same bytes.
+FOLDER holds the package corral_guest. In OUTPUT it makes library.zip, byte-compiled, of all the
+modules that importing each NAME brings in; and init.pyc from the source text INIT. On standard
+output: a JSON object (see `Packed` in base.py). Only the standard library is used, for this
+interpreter need not have corral's dependencies; and it is imported late, so that what only this
+script uses stays out. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 LEFT_OUT = ("__main__", "_frozen_importlib", "_frozen_importlib_external", "site", "zipimport")
 
 
-def main(folder: str, output: str, names: list[str]) -> None:
-    """Write the zip and print what else the modules in it need."""
+def main(folder: str, output: str, init: str, *names: str) -> None:
+    """Write the two files and print what else the modules in the zip need."""
     sys.path.append(folder)
     for name in names:
         importlib.import_module(name)
@@ -33,6 +34,7 @@ def main(folder: str, output: str, names: list[str]) -> None:
     import json
     import sysconfig
     import zipfile
+    from pathlib import Path
 
     sources: dict[str, Path] = {}
     extensions: dict[str, str] = {}
@@ -45,7 +47,8 @@ def main(folder: str, output: str, names: list[str]) -> None:
             sources[name.replace(".", "/") + ("/__init__.pyc" if package else ".pyc")] = origin
         else:
             extensions[origin.name] = str(origin)
-    with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
+    Path(output, "init.pyc").write_bytes(compiled(init.encode(), "init.pyc"))
+    with zipfile.ZipFile(Path(output, "library.zip"), "w", zipfile.ZIP_STORED) as archive:
         for member, source in sorted(sources.items()):
             write(archive, member, compiled(source.read_bytes(), member))
     packed = {
@@ -59,14 +62,23 @@ def main(folder: str, output: str, names: list[str]) -> None:
 
 
 def file_of(name: str, module: ModuleType) -> Path | None:
-    """The file to pack for a module; None for a built-in one or another's second name.
+    """The file to pack for a module; None for one that the interpreter holds itself.
 
     Frozen ones have a source too; it is packed, for an interpreter may be built without them.
     """
+    from importlib.machinery import PathFinder
     from pathlib import Path
 
     spec = getattr(module, "__spec__", None)
-    if spec is None or spec.name != name or name in LEFT_OUT or spec.origin in (None, "built-in"):
+    if spec is None or name in LEFT_OUT:
+        return None
+    if spec.name != name:
+        # a module that put another in its place while it was imported (collections.abc), or just
+        # a second name (os.path): only the first kind has a file of its own
+        parent, _, _ = name.rpartition(".")
+        folders = getattr(sys.modules.get(parent), "__path__", None)
+        spec = PathFinder.find_spec(name, folders) if folders or not parent else None
+    if spec is None or spec.origin in (None, "built-in"):
         return None
     origin = getattr(module, "__file__", None) if spec.origin == "frozen" else spec.origin
     return Path(origin) if origin else None
@@ -96,4 +108,4 @@ def write(archive: ZipFile, name: str, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(*sys.argv[1:])
