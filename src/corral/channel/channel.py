@@ -116,9 +116,10 @@ class Channel:
         self.flush()
 
     def open_stream(self) -> Stream:
-        """A new stream; send its `id` to the guest in a call before anything is written to it.
+        """A new stream; send its `id` to the guest in a call, and write or end it after the answer.
 
-        When that call fails, reset it. Raises ChannelError when too many are open.
+        The guest registers it while it deals with that call. When the call fails, reset the
+        stream; that is right at any time. Raises ChannelError when too many are open.
         """
         number = self._next_stream
         stream = self._register(number)
