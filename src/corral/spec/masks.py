@@ -22,9 +22,9 @@ def check_pattern(pattern: str) -> str:
     if has_control(pattern) or not is_unicode(pattern):
         raise ConfigError(f"the mask {shown} has a control character or is not UTF-8.")
     usable = False
-    # pathspec takes patterns it cannot read (such as "[") for ones that match nothing; a mask
-    # that silently hides nothing would be the worst outcome here.
-    if pattern.strip() and not pattern.startswith("#"):
+    # A pattern without a name is one that gitignore takes to match nothing; a mask that silently
+    # hides nothing would be the worst outcome here.
+    if pattern.removeprefix("!").strip(" /") and not pattern.startswith("#"):
         try:
             compiled = list(pathspec.PathSpec.from_lines("gitignore", [pattern]).patterns)
             usable = bool(compiled) and compiled[0].include is not None

@@ -20,19 +20,20 @@ def printable(text: str, limit: int = 200) -> str:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` was most likely meant to be, or None.
 
-    Dotted names are compared whole and by their last part, so that a top-level `cpus` finds
-    `machine.cpus`.
+    Of dotted names the last part counts first, so that a top-level `cpus` and a
+    `workspace.cpus` both find `machine.cpus`.
     """
     import difflib
 
     candidates = list(known)
+    prefix, _, last = word[:100].rpartition(".")
+    for group in ([name for name in candidates if name.rpartition(".")[0] == prefix], candidates):
+        by_last = {name.rpartition(".")[2]: name for name in reversed(group)}
+        close = difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.7)
+        if close:
+            return by_last[close[0]]
     whole = difflib.get_close_matches(word[:100], candidates, n=1, cutoff=0.7)
-    if whole:
-        return whole[0]
-    by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
-    last = word[:100].rpartition(".")[2]
-    close = difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.7)
-    return by_last[close[0]] if close else None
+    return whole[0] if whole else None
 
 
 def has_control(text: str) -> bool:

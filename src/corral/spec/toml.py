@@ -86,8 +86,8 @@ def known_keys() -> list[str]:
 def _refuse_unknown(document: Mapping[str, object], shown: str, text: str) -> None:
     for table, content in document.items():
         if table not in TABLES:
-            candidates = [*TABLES, *known_keys()]
-            raise _unknown(shown, text, toml_key(table), table, candidates)
+            close = nearest(table, [*TABLES, *known_keys()])
+            raise _unknown(location(shown, text, toml_key(table)), close, list(TABLES))
         rows = content if isinstance(content, list) else [content]
         for row in rows:
             if not isinstance(row, dict):
@@ -95,29 +95,16 @@ def _refuse_unknown(document: Mapping[str, object], shown: str, text: str) -> No
             fields = TABLES[table].__struct_fields__
             for field in row:
                 if field not in fields:
-                    candidates = [f"{table}.{known}" for known in fields]
-                    raise _unknown(
-                        shown,
-                        text,
-                        f"{table}.{toml_key(field)}",
-                        f"{table}.{field}",
-                        candidates,
-                        known_keys(),
-                    )
+                    label = f"{table}.{toml_key(field)}"
+                    here = [f"{table}.{known}" for known in fields]
+                    close = nearest(f"{table}.{field}", known_keys())
+                    raise _unknown(location(shown, text, label), close, here)
 
 
-def _unknown(
-    shown: str,
-    text: str,
-    label: str,
-    key: str,
-    candidates: list[str],
-    more: list[str] | None = None,
-) -> ConfigError:
-    close = nearest(key, candidates) or (nearest(key, more) if more else None)
+def _unknown(where: str, close: str | None, here: list[str]) -> ConfigError:
     return ConfigError(
-        f"{location(shown, text, label)} is not a known key.",
-        hint=f"Did you mean {close}?" if close else f"Known here: {', '.join(candidates)}.",
+        f"{where} is not a known key.",
+        hint=f"Did you mean {close}?" if close else f"Known here: {', '.join(here)}.",
     )
 
 

@@ -78,7 +78,9 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
             access = "read-write" if value.writable else "read-only"
             yield Widening(key, f"{access} access to {setting.show(value).rpartition(':')[0]}")
             return
-        yield Widening(key, setting.show(value) if key == "run.env" else printable(str(value), 10_000))
+        yield Widening(
+            key, setting.show(value) if key == "run.env" else printable(str(value), 10_000)
+        )
         return
     before = scalar(without, key)
     if value == before or _is_tighter(setting.tighter, value, before):

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.errors import ConfigError
+from corral.spec.model import TABLES
+from corral.spec.schema import json_schema
+from corral.spec.settings import SETTINGS
+from corral.spec.toml import line_of, parse_document
+from corral.spec.values import Base, NamedShare
+
+BASE = Base("/p", "/home/u", "/p")
+
+
+def parse(text):
+    return parse_document(text if isinstance(text, bytes) else text.encode(), "corral.toml", BASE)[
+        0
+    ]
+
+
+def error_of(text):
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return caught.value
+
+
+def test_a_whole_file_is_read():
+    values = parse(
+        """
+        [machine]
+        cpus = "2cpu"
+        memory = "4GiB"
+        [workspace]
+        read_only = true
+        mask = [".env"]
+        [[share]]
+        source = "~/data"
+        target = "/data"
+        [[share]]
+        source = "lib"
+        writable = true
+        [run]
+        env = { A = "b" }
+        pass_env = ["LANG"]
+        timeout = 2.5
+        tools = ["~/.nvm"]
+        """
+    )
+    assert values["machine.cpus"] == 2
+    assert values["share"] == (
+        NamedShare("/home/u/data", "/data", False),
+        NamedShare("/p/lib", "/p/lib", True),
+    )
+    assert values["run.tools"] == ("/home/u/.nvm",)
+    assert values["run.timeout"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("[machine]\ncpu = 2", "line 2: machine.cpu is not a known key", "machine.cpus"),
+        ("[machin]\ncpus = 2", "line 1: machin is not a known key", "machine"),
+        ("memory = '4g'", "line 1: memory is not a known key", "machine.memory"),
+        ("[workspace]\ntimeout = 3", "workspace.timeout is not", "run.timeout"),
+        ("[[share]]\nsource='a'\nsorce='b'", "line 3: share.sorce", "share.source"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_one(text, message, hint):
+    error = error_of(text)
+    assert message in error.message
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[machine]\n\ncpus = [1]", "line 3: machine.cpus: expected a whole number or text"),
+        ("[machine]\ncpus = true", "not true or false"),
+        ("[machine]\naccel = 'fast'", "machine.accel: invalid enum value 'fast'"),
+        ("machine = 3", "line 1: machine: expected a table, not a whole number"),
+        ("share = {source='a'}", "share: expected a list"),
+        ("[[share]]\ntarget='/a'", "source is missing"),
+        ("[run]\nenv = {A = 1}", "run.env: expected text, not a whole number"),
+        ("[machine]\nmemory = '4x'", "line 2: machine.memory: “4x” is not a size"),
+        ("[run]\nenv = {'A=B' = 'c'}", "is not a name"),
+        ("[workspace]\nmask = ['/']", "not a pattern"),
+        ("[workspace]\nunprotect = ['../x']", "not a path inside"),
+        ("[machine\n", "is not valid TOML"),
+        (b"\xff", "is not UTF-8"),
+    ],
+)
+def test_a_wrong_value_is_named(text, message):
+    assert message in error_of(text).message
+
+
+def test_an_escape_sequence_in_a_file_does_not_reach_the_terminal():
+    error = error_of('"\\u001b[31mred\\u202e" = 1')
+    assert error.message.isprintable()
+    assert "\\U0000001b[31mred" in error.message
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "9" * 5_000, "a." * 20_000])
+def test_a_file_made_to_exhaust_the_parser_is_only_wrong(text):
+    assert "corral.toml" in error_of(text).message
+
+
+@given(st.binary(max_size=200))
+def test_nothing_but_a_config_error_comes_of_any_bytes(content):
+    try:
+        parse(content)
+    except ConfigError as error:
+        assert error.message.isprintable()
+
+
+_scalars = st.one_of(st.integers(), st.text(max_size=10), st.booleans(), st.lists(st.text()))
+
+
+@given(st.sampled_from(sorted(TABLES)), st.data())
+def test_nothing_but_a_config_error_comes_of_any_value(table, data):
+    field = data.draw(st.sampled_from(TABLES[table].__struct_fields__))
+    value = json.dumps(data.draw(_scalars))
+    header = f"[[{table}]]" if table == "share" else f"[{table}]"
+    try:
+        parse(f"{header}\n{field} = {value}\n".encode("utf-8", "replace"))
+    except ConfigError as error:
+        assert error.message.isprintable()
+
+
+def test_lines_are_found_in_headers_dotted_keys_and_arrays():
+    text = "machine.cpus = 1\n[run]\n# c\ntimeout = 3\n[[share]]\nsource = 'a'\n"
+    assert line_of(text, "machine.cpus") == 1
+    assert line_of(text, "run.timeout") == 4
+    assert line_of(text, "share.source") == 6
+    assert line_of(text, "share") == 5
+    assert line_of(text, "run.missing") == 2
+    assert line_of(text, "nothing") is None
+
+
+def test_every_key_of_the_model_is_a_setting_and_the_other_way_round():
+    modelled = {
+        f"{table}.{field}"
+        for table, model in TABLES.items()
+        if table != "share"
+        for field in model.__struct_fields__
+    }
+    assert modelled | {"share", "name"} == set(SETTINGS)
+
+
+def test_the_schema_names_every_key_and_refuses_others():
+    schema = json_schema()
+    parts = schema["$defs"]
+    for table, model in TABLES.items():
+        part = parts[model.__name__]
+        assert set(part["properties"]) == set(model.__struct_fields__), table
+        assert part["additionalProperties"] is False
+        assert all("description" in field for field in part["properties"].values())
+    assert schema["$ref"] == "#/$defs/ConfigTable"
