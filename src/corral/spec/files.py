@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from ..errors import ConfigError, UsageError
@@ -85,6 +84,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
 
     Raises OSError. A symbolic link at `path` is replaced, not followed.
     """
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

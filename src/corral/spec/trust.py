@@ -10,7 +10,6 @@ Accepted files are kept in one private JSON file in the state folder: real path 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +49,8 @@ class _Record(Struct, forbid_unknown_fields=True):
 
 def digest(content: bytes) -> str:
     """SHA-256 of `content` in hex."""
+    import hashlib
+
     return hashlib.sha256(content).hexdigest()
 
 
