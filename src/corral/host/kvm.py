@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import time
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -76,8 +77,17 @@ def open_device(device: str) -> int | KvmFinding:
         if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
             return KvmFinding("absent", f"there is no usable {device}.")
         if error.errno in (errno.EACCES, errno.EPERM):
-            return KvmFinding("denied", f"you may not open {device}.")
+            return KvmFinding("denied", f"you may not open {device} ({_permissions(device)}).")
         return KvmFinding("error", f"{device} does not open: {error.strerror}.")
+
+
+def _permissions(device: str) -> str:
+    """Owner, group and mode of a device, as it takes the right group only where that may open it."""
+    try:
+        status = Path(device).stat()
+    except OSError as error:
+        return str(error.strerror)
+    return f"owner {status.st_uid}, group {status.st_gid}, mode {status.st_mode & 0o777:o}"
 
 
 def judge(exit_reason: int, seconds: float, device: str) -> KvmFinding:

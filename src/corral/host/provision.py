@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -95,9 +96,13 @@ def _install(
     names = ", ".join(packages)
     report(Phase(name="packages", message=f"installing {names}"))
 
+    shown = -1
+
     def on_line(line: str) -> None:
+        nonlocal shown
         percent = apt_percent(line)
-        if percent is not None:
+        if percent is not None and percent != shown:
+            shown = percent
             report(Phase(name="packages", message=f"installing {names}: {percent} %"))
 
     install = install_argv(packages, "debian") or []
@@ -122,13 +127,11 @@ def apt_percent(line: str) -> int | None:
     kind, _, rest = line.partition(":")
     if kind not in ("dlstatus", "pmstatus"):
         return None
-    for field in rest.split(":")[1:]:
-        try:
-            share = min(max(float(field), 0.0), 100.0)
-        except ValueError:
-            continue
-        return int(share / 2 + (50 if kind == "pmstatus" else 0))
-    return None
+    found = re.search(r":(\d{1,3}(?:\.\d+)?):", f":{rest.partition(':')[2]}")
+    if found is None:
+        return None
+    share = min(float(found[1]), 100.0)
+    return int(share / 2 + (50 if kind == "pmstatus" else 0))
 
 
 @contextmanager
