@@ -1,0 +1,1 @@
+"""QEMU: the q35 machine under KVM or TCG."""

@@ -1,0 +1,115 @@
+"""A running QEMU: its monitor, its console, its devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from ...errors import ProcessError
+from ...proc import Log, Process
+
+
+class Monitor:
+    """QEMU's monitor (QMP) over a socket pair."""
+
+    def __init__(self, client: QMPClient, process: Process) -> None:
+        self._client = client
+        self._process = process
+        self._port = 0
+        self._plugging = asyncio.Lock()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, sock: socket.socket, process: Process) -> AsyncIterator[Monitor]:
+        """Greet QEMU; on leaving, quit it. Raises ProcessError when it has ended instead."""
+        client = QMPClient("corral")
+        client.logger.disabled = True
+        try:
+            await _or_ended(client.connect(sock), process)
+            yield cls(client, process)
+        finally:
+            with contextlib.suppress(QMPError, OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(client.execute("quit"), 2)
+            with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
+                await asyncio.wait_for(client.disconnect(), 2)
+
+    async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        """One command. Raises ProcessError with QEMU's words when it fails."""
+        try:
+            return await _or_ended(self._client.execute(command, arguments), self._process)
+        except ExecuteError as error:
+            raise ProcessError(f"QEMU refused {command}: {error}.") from error
+
+    async def plug(self, driver: str, name: str, backend: socket.socket, **options: object) -> None:
+        """Hot-plug a vhost-user device on the next root port; QEMU gets `backend`, connected."""
+        # A descriptor goes to whoever asks for it next.
+        async with self._plugging:
+            self._port += 1
+            self._client.send_fd_scm(backend.fileno())
+            await self.execute("getfd", {"fdname": name})
+            await self.execute(
+                "chardev-add",
+                {
+                    "id": name,
+                    "backend": {
+                        "type": "socket",
+                        "data": {
+                            "addr": {"type": "fd", "data": {"str": name}},
+                            "server": False,
+                        },
+                    },
+                },
+            )
+            await self.execute(
+                "device_add",
+                {
+                    "driver": driver,
+                    "id": f"{name}-device",
+                    "chardev": name,
+                    "bus": f"port{self._port}",
+                    **options,
+                },
+            )
+
+
+async def _or_ended(awaitable: object, process: Process) -> object:
+    """The result of a monitor action; ProcessError if QEMU ends before it comes."""
+    task = asyncio.ensure_future(awaitable)  # type: ignore[call-overload]
+    try:
+        await asyncio.wait((task, process.exited), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    except ExecuteError:
+        raise
+    except QMPError as error:
+        await _settle(process)
+        raise ProcessError(f"{process.explain()}.", detail=process.log.tail() or None) from error
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, QMPError):
+                await task
+    await _settle(process)
+    raise ProcessError(f"{process.explain()}.", detail=process.log.tail() or None)
+
+
+async def _settle(process: Process) -> None:
+    """Give a process that broke off a moment to end and its last words to arrive."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(process.exited), 2)
+        await asyncio.wait_for(process.log.ended.wait(), 1)
+
+
+class Console:
+    """The guest's serial console, kept as a bounded log."""
+
+    def __init__(self, echo: int | None = None) -> None:
+        self.log = Log(echo)
+
+    def attach(self, sock: socket.socket) -> None:
+        """Read from our end of the console's socket pair."""
+        self.log.attach(sock.detach())

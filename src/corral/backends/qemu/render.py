@@ -1,0 +1,203 @@
+"""A Plan as QEMU's, virtiofsd's and vhost-device-vsock's command lines. Pure.
+
+Every channel between these processes and corral is a descriptor; nothing has a path on the host
+but vhost-device-vsock's sockets, which live in the run folder. Options: qemu(1), and for virtiofsd
+and vhost-device-vsock their own --help.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from corral_guest import wire
+from corral_guest.seccomp import export_filter
+
+from ...errors import PlanError
+from ...host import Facts, Program, Virtiofsd
+from ...plan.model import AGENT_UID_BASE, NOBODY, Export, Machine, Plan
+from ...plan.trees import EMPTY_FILE, EXPORT
+from ...proc.bwrap import Access, Bind, Folder, Step, Symlink, confined
+
+# Descriptor numbers inside QEMU.
+PROTOCOL_VERSION = wire.VERSION
+QMP_FD, CHANNEL_FD, CONSOLE_FD, RAM_FD, SECRET_FD, FILTER_FD = 10, 11, 12, 13, 14, 15
+# Descriptor numbers inside a file server.
+LISTEN_FD, EXPORT_FILTER_FD = 10, 11
+
+KERNEL_FILE, INITRD_FILE = "/machine/kernel", "/machine/initrd"
+PORT_NAME = "corral"  # corral_guest.carrier
+VSOCK_SOCKETS = "/sockets"
+_DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+KERNEL_COMMAND_LINE = (
+    # panic=-1 with -no-reboot: a panic ends QEMU, so that it is noticed at once.
+    "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable random.trust_cpu=on no_timer_check "
+    "rdinit=/usr/bin/python3 -- -I -S -E /corral/init.pyc"
+)
+
+
+def qemu(
+    plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str
+) -> tuple[str, ...]:
+    """argv of QEMU inside bubblewrap. kernel, initrd, empty_file: paths on the host."""
+    if facts.qemu is None or facts.bwrap is None:
+        raise PlanError("QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`.")
+    machine = plan.machine
+    tree: list[Step] = [
+        *programs(facts.qemu),
+        Folder("/machine"),
+        Bind(kernel, KERNEL_FILE),
+        Bind(initrd, INITRD_FILE),
+    ]
+    if machine.accel == "kvm":
+        tree.append(Bind("/dev/kvm", "/dev/kvm", Access.DEVICE))
+    uid, filter_fd = NOBODY, None
+    if machine.transport == "9p":
+        # QEMU itself serves the files: it gets the trees, the agent's id and the servers' filter.
+        uid, filter_fd = AGENT_UID_BASE + plan.agents[0].number, FILTER_FD
+        for export in exports(plan):
+            tree += _moved(export, empty_file)
+    return confined(
+        facts.bwrap.argv,
+        tuple(tree),
+        (*facts.qemu.argv, *machine_arguments(plan)),
+        uid=uid,
+        seccomp_fd=filter_fd,
+    )
+
+
+def machine_arguments(plan: Plan) -> list[str]:
+    """QEMU's own arguments."""
+    machine = plan.machine
+    accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
+    arguments = [
+        *("-name", "corral", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-sandbox", _DENY),
+        *("-machine", "q35,smm=off,vmport=off,memory-backend=ram"),
+        *("-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)),
+        *("-m", f"{machine.memory >> 20}M"),
+        "-object",
+        f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{RAM_FD},share=on",
+        *("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE, "-append", KERNEL_COMMAND_LINE),
+        *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console"),
+    ]
+    for port in range(1, machine.ports + 1):
+        # Eight functions a slot: root ports are many, slots of the root bus are few.
+        slot, function = 2 + (port - 1) // 8, (port - 1) % 8
+        multi = ",multifunction=on" if function == 0 else ""
+        address = f"bus=pcie.0,addr={slot:#x}.{function:#x}{multi}"
+        arguments += ["-device", f"pcie-root-port,id=port{port},chassis={port},{address}"]
+    match machine.carrier:
+        case "serial":
+            arguments += [
+                *("-device", "virtio-serial-pci,id=serial,max_ports=2"),
+                *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}"),
+                *("-device", f"virtserialport,chardev=channel,name={PORT_NAME}"),
+            ]
+        case "vsock":
+            arguments += [
+                "-fw_cfg",
+                f"name=opt/corral/secret,file=/proc/self/fd/{SECRET_FD}",
+            ]
+        case _:
+            assert_never(machine.carrier)
+    if machine.transport == "9p":
+        for export in exports(plan):
+            arguments += _nine_p(export)
+    return arguments
+
+
+def exports(plan: Plan) -> list[Export]:
+    """All exports of a plan, the toolbox first."""
+    return [plan.toolbox, *(agent.export for agent in plan.agents)]
+
+
+def _nine_p(export: Export) -> list[str]:
+    """A 9p share. `none`: the guest's id is the owner's, which the user namespace sees to."""
+    read_only = ",readonly=on" if export.tag == "toolbox" else ""
+    source = f"path=/exports/{export.tag}{EXPORT}"
+    return [
+        "-fsdev",
+        f"local,id={export.tag},{source},security_model=none,multidevs=remap{read_only}",
+        "-device",
+        f"virtio-9p-pci,fsdev={export.tag},mount_tag={export.tag}",
+    ]
+
+
+def _moved(export: Export, empty_file: str) -> list[Step]:
+    """The export's tree below a folder of its own, for QEMU, which serves several."""
+    prefix = f"/exports/{export.tag}"
+    moved: list[Step] = []
+    for step in resolved(export.tree, empty_file):
+        match step:
+            case Bind():
+                moved.append(Bind(step.source, prefix + step.target, step.access))
+            case Symlink():
+                moved.append(Symlink(step.target, prefix + step.path))
+            case _:
+                moved.append(type(step)(prefix + step.path))
+    return moved
+
+
+def resolved(tree: tuple[Step, ...], empty_file: str) -> tuple[Step, ...]:
+    """The tree with the run folder's empty file in place of its name."""
+    return tuple(
+        Bind(empty_file, step.target, step.access)
+        if isinstance(step, Bind) and step.source == EMPTY_FILE
+        else step
+        for step in tree
+    )
+
+
+def programs(*used: Program) -> tuple[Step, ...]:
+    """What a program of the host needs to be visible."""
+    tree: list[Step] = [
+        Symlink("usr/lib", "/lib"),
+        Symlink("usr/lib64", "/lib64"),
+        Symlink("usr/bin", "/bin"),
+    ]
+    folders = dict.fromkeys(folder for program in used for folder in program.binds)
+    return (*(Bind(folder, folder) for folder in folders), *tree)
+
+
+def file_server(
+    export: Export, daemon: Virtiofsd, bwrap: Program, empty_file: str
+) -> tuple[str, ...]:
+    """argv of virtiofsd inside bubblewrap; it accepts QEMU on LISTEN_FD."""
+    tree = (*programs(daemon.program), Folder("/var/run"), *resolved(export.tree, empty_file))
+    match daemon.dialect:
+        case "c":
+            command = [
+                *(f"--fd={LISTEN_FD}", "-o", f"source={EXPORT}", "-o", "sandbox=chroot"),
+                *("-o", f"cache={export.cache}", "--thread-pool-size=1"),
+                *(("-o", "announce_submounts") if export.submounts else ()),
+            ]
+        case "rust":
+            command = [
+                *(f"--fd={LISTEN_FD}", f"--shared-dir={EXPORT}", "--sandbox=chroot"),
+                *(f"--cache={export.cache}", "--thread-pool-size=1"),
+                *(("--announce-submounts",) if export.submounts else ()),
+            ]
+        case _:
+            assert_never(daemon.dialect)
+    return confined(
+        bwrap.argv,
+        tree,
+        (*daemon.program.argv, *command),
+        uid=export.uid,
+        seccomp_fd=EXPORT_FILTER_FD,
+        all_capabilities=True,
+    )
+
+
+def vsock_server(program: Program, bwrap: Program, sockets: str, cid: int) -> tuple[str, ...]:
+    """argv of vhost-device-vsock inside bubblewrap. sockets: the run folder's, on the host."""
+    tree = (*programs(program), Bind(sockets, VSOCK_SOCKETS, Access.WRITABLE))
+    vm = f"guest-cid={cid},socket={VSOCK_SOCKETS}/device,uds-path={VSOCK_SOCKETS}/vsock"
+    return confined(bwrap.argv, tree, (*program.argv, "--vm", vm), uid=NOBODY)
+
+
+def memory_size(machine: Machine) -> int:
+    """Bytes of the RAM descriptor."""
+    return machine.memory

@@ -1,0 +1,209 @@
+"""What the file system holds where a sandbox is built from: a survey, taken just before planning.
+
+Everything that planning needs to know of the user's folders is found here, so that planning itself
+does no I/O. No git is run: a repository's config is code (core.fsmonitor), and a guest may have
+written it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+# What holds programs. Top-level links (/bin -> usr/bin) are made again as links.
+TOOLBOX = ("/usr", "/opt", "/nix/store", "/gnu/store")
+TOP_LEVEL = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+# What programs read in /etc and no secret lives in; what corral writes itself is not here.
+ETC = (
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone"),
+    *("ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki/tls/certs"),
+    *("pki/ca-trust/extracted", "pki/tls/openssl.cnf", "crypto-policies", "ssl/cert.pem"),
+    *("os-release", "debian_version", "lsb-release", "fedora-release", "redhat-release"),
+    *("protocols", "services", "mime.types", "magic", "magic.mime", "inputrc", "terminfo"),
+    *("profile", "bash.bashrc", "bashrc", "zsh", "fonts", "locale.conf", "default/locale"),
+    *(
+        "python3",
+        "python3.11",
+        "python3.12",
+        "python3.13",
+        "perl",
+        "java-17-openjdk",
+        "java-21-openjdk",
+    ),
+    *(
+        "maven",
+        "gitattributes",
+        "static",
+        "login.defs",
+        "shells",
+        "debconf.conf",
+        "dpkg",
+        "X11/rgb.txt",
+    ),
+)
+
+GIT_PROTECTED = ("hooks", "config")
+
+
+class Workspace(msgspec.Struct, frozen=True, kw_only=True):
+    """The workspace as it is now; all paths absolute.
+
+    mounts: folders that must be mount points of their own, so that a guest cannot rename them away
+    with what is protected inside. protected: made read-only. absent: protected paths that do not
+    exist: their appearance is reported. git_common: a linked worktree's common .git, outside.
+    """
+
+    path: str
+    mounts: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    masked_files: tuple[str, ...] = ()
+    masked_folders: tuple[str, ...] = ()
+    git_common: str | None = None
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """What is there. folders: toolbox folders. links: (path, text). etc: paths to show read-only.
+
+    variables: environment that programs of this host expect (locale, terminal).
+    """
+
+    folders: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
+    etc: tuple[str, ...]
+    workspace: Workspace
+
+
+def survey(
+    workspace: str,
+    *,
+    unprotect: tuple[str, ...],
+    protected: tuple[str, ...],
+    masked: Callable[[str], tuple[list[str], list[str]]] | None,
+) -> Layout:
+    """Look at the toolbox folders and at the workspace (an absolute real path).
+
+    protected: paths relative to the workspace. masked: gives the masked files and folders of a
+    tree, both relative to it; None when nothing is masked.
+    """
+    folders, links = _toolbox()
+    return Layout(
+        folders=tuple(folders),
+        links=tuple(links),
+        etc=tuple(f"/etc/{name}" for name in ETC if Path("/etc", name).exists()),
+        workspace=_workspace(workspace, unprotect, protected, masked),
+    )
+
+
+def _toolbox() -> tuple[list[str], list[tuple[str, str]]]:
+    folders = [path for path in TOOLBOX if Path(path).is_dir() and not Path(path).is_symlink()]
+    links: list[tuple[str, str]] = []
+    for path in TOP_LEVEL:
+        if Path(path).is_symlink():
+            links.append((path, os.readlink(path)))
+        elif Path(path).is_dir():
+            folders.append(path)
+    system = Path("/run/current-system")  # NixOS: a link into /nix/store
+    if system.exists():
+        links.append((f"{system}", str(system.resolve())))
+    return folders, links
+
+
+def _workspace(
+    root: str,
+    unprotect: tuple[str, ...],
+    protected: tuple[str, ...],
+    masked: Callable[[str], tuple[list[str], list[str]]] | None,
+) -> Workspace:
+    wanted = [f"{root}/{path}" for path in protected if not path.startswith(".git/")]
+    common: str | None = None
+    dot_git = Path(root, ".git")
+    mounts: list[str] = []
+    if dot_git.is_file() and not dot_git.is_symlink():
+        wanted.append(str(dot_git))
+        common = linked_worktree(dot_git)
+        if common is not None:
+            wanted += [f"{common}/{name}" for name in GIT_PROTECTED]
+    else:
+        if dot_git.is_dir() and not dot_git.is_symlink():
+            mounts.append(str(dot_git))
+            wanted += _submodules(dot_git)
+        wanted += [f"{root}/{path}" for path in protected if path.startswith(".git/")]
+    free = {os.path.normpath(f"{root}/{path}") for path in unprotect}
+    wanted = [path for path in wanted if not _below_any(path, free)]
+    files, folders = masked(root) if masked else ([], [])
+    return Workspace(
+        path=root,
+        mounts=tuple(mounts),
+        protected=tuple(path for path in wanted if _plain(path)),
+        absent=tuple(path for path in wanted if not os.path.lexists(path)),
+        masked_files=tuple(f"{root}/{path}" for path in files),
+        masked_folders=tuple(f"{root}/{path}" for path in folders),
+        git_common=common,
+    )
+
+
+def _below_any(path: str, folders: set[str]) -> bool:
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)
+
+
+def _plain(path: str) -> bool:
+    """Whether there is a file or folder at path itself: what a link names may be anywhere."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _submodules(dot_git: Path, depth: int = 3) -> list[str]:
+    """Hooks and config of a repository's submodules and worktrees, which the host's git obeys too."""
+    found: list[str] = []
+    for folder in (dot_git / "modules", dot_git / "worktrees"):
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        for entry in sorted(folder.iterdir()):
+            if entry.is_symlink() or not entry.is_dir():
+                continue
+            found += [
+                str(entry / n)
+                for n in ("hooks", "config", "config.worktree")
+                if (entry / n).exists()
+            ]
+            if depth:
+                found += _submodules(entry, depth - 1)
+    return found
+
+
+def linked_worktree(dot_git: Path) -> str | None:
+    """The common .git folder of a linked worktree, or None when this is none.
+
+    A `.git` file can name any folder, and the project is untrusted: the folder counts only when it
+    is a repository's and names this very worktree in return, as git itself checks
+    (gitrepository-layout(5), worktrees/<id>/gitdir).
+    """
+    text = _small_text(dot_git)
+    if not text.startswith("gitdir: "):
+        return None
+    private = Path(os.path.normpath(dot_git.parent / text[len("gitdir: ") :].strip()))
+    back = _small_text(private / "gitdir").strip()
+    if not back or os.path.realpath(private / back) != os.path.realpath(dot_git):
+        return None
+    common = Path(os.path.realpath(private / (_small_text(private / "commondir").strip() or ".")))
+    if private.parent.name != "worktrees" or private.resolve().parent.parent != common:
+        return None
+    is_repository = all((common / name).exists() for name in ("HEAD", "objects", "refs"))
+    return str(common) if is_repository else None
+
+
+def _small_text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096).decode(errors="surrogateescape")
+    except OSError:
+        return ""

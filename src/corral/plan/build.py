@@ -1,0 +1,115 @@
+"""Spec and host facts in, Plan out. Pure: no file is touched, no process started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import PlanError
+from ..host.facts import Facts
+from ..host.layout import Layout
+from ..spec import Spec
+from . import guest, trees
+from .model import Accel, Agent, Carrier, Machine, Plan, Transport
+
+MODULES = ("virtio_pci", "virtio_console", "qemu_fw_cfg", "overlay", "vmw_vsock_virtio_transport")
+VIRTIOFS_MODULES = ("virtiofs",)
+NINE_P_MODULES = ("9p", "9pnet_virtio")
+HOTPLUG_PORTS = 16
+_P9_MAX_ACCESS = "access=client"
+
+
+def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) -> Plan:
+    """Decide everything. Raises PlanError for what this host cannot give."""
+    identity = guest.Identity(spec, facts)
+    if spec.run.user not in (None, "root", facts.user.name):
+        raise PlanError(
+            f"cannot run as {spec.run.user}: a sandbox knows {facts.user.name} and root.",
+            hint=f"Leave --user out, or say --user root (you are {facts.user.name}).",
+        )
+    machine = _machine(spec, facts)
+    number = 1
+    toolbox, export = trees.toolbox(spec, layout), trees.agent(spec, layout, number)
+    agent = Agent(
+        number=number,
+        export=export,
+        setup={
+            "number": number,
+            "uid": export.uid,
+            "root": identity.root,
+            "uid_map": identity.map(number, identity.uid),
+            "gid_map": identity.map(number, identity.gid),
+            "hostname": spec.name,
+            "export": _mount(export.tag, machine),
+            "parts": trees.writable_parts(spec, layout),
+            "tree": guest.jail_tree(spec, layout, identity),
+            "files": guest.etc_files(spec, facts, identity),
+            "limits": [],
+        },
+        environment=tuple(guest.environment(spec, facts, identity, dict(environ))),
+        workdir=spec.run.workdir or spec.workspace.path,
+        watched=() if spec.workspace.read_only else layout.workspace.absent,
+    )
+    files = NINE_P_MODULES if machine.transport == "9p" else VIRTIOFS_MODULES
+    return Plan(
+        name=spec.name,
+        machine=machine,
+        modules=(*MODULES, *files),
+        toolbox=toolbox,
+        agents=(agent,),
+        setup={"hostname": spec.name, "toolbox": _mount(toolbox.tag, machine)},
+        kernel=spec.machine.kernel,
+        notes=spec.warnings,
+    )
+
+
+def _machine(spec: Spec, facts: Facts) -> Machine:
+    wanted = spec.machine
+    if wanted.cpus > facts.cpus:
+        raise PlanError(
+            f"{wanted.cpus} CPUs are asked for, this machine has {facts.cpus}.",
+            hint=f"Ask for at most {facts.cpus} (--cpus, or machine.cpus).",
+        )
+    if wanted.memory > facts.memory:
+        raise PlanError(
+            f"{wanted.memory >> 20} MiB of memory are asked for, this machine has "
+            f"{facts.memory >> 20} MiB.",
+            hint="Ask for less (--memory, or machine.memory).",
+        )
+    return Machine(
+        accel=_accel(spec, facts),
+        cpus=wanted.cpus,
+        memory=wanted.memory,
+        carrier=_carrier(spec),
+        transport=_transport(spec),
+        ports=HOTPLUG_PORTS,
+        p9_cache=wanted.p9_cache,
+        p9_msize=wanted.p9_msize,
+    )
+
+
+def _accel(spec: Spec, facts: Facts) -> Accel:
+    works = facts.kvm.state == "works"
+    if spec.machine.accel == "kvm" and not works:
+        raise PlanError(
+            f"KVM is asked for and cannot be used: {facts.kvm.reason}",
+            hint="Leave --accel out: without KVM the sandbox runs under emulation, as safe and slower.",
+        )
+    return "kvm" if works and spec.machine.accel != "tcg" else "tcg"
+
+
+def _carrier(spec: Spec) -> Carrier:
+    return "vsock" if spec.machine.carrier == "vsock" else "serial"
+
+
+def _transport(spec: Spec) -> Transport:
+    return "9p" if spec.machine.filesystem == "9p" else "virtiofs"
+
+
+def _mount(tag: str, machine: Machine) -> dict[str, object]:
+    """How the guest mounts an export."""
+    if machine.transport == "virtiofs":
+        return {"tag": tag, "kind": "virtiofs", "options": ""}
+    options = f"trans=virtio,version=9p2000.L,{_P9_MAX_ACCESS},cache={machine.p9_cache}"
+    if machine.p9_msize:
+        options += f",msize={machine.p9_msize}"
+    return {"tag": tag, "kind": "9p", "options": options}

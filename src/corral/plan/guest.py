@@ -1,0 +1,136 @@
+"""What the guest is told: the jail's tree, the synthetic files of /etc, the id maps. Pure."""
+
+from __future__ import annotations
+
+from ..host.facts import Facts
+from ..host.layout import Layout
+from ..spec import Spec
+from . import trees
+from .model import AGENT_UID_BASE, NOBODY
+
+# Paths of the jail, in bwrap's words; the guest puts its own folders in place of the @names.
+ROOT, EXPORT, TOOLBOX = "@root", "@export", "@toolbox"
+
+_SUB_IDS_BASE = 100_000  # agent n's further ids: 100000*n and up, for root's jails only
+_SUB_IDS = 65_533
+
+
+class Identity:
+    """Who commands are in a jail. root: whether they have root's capabilities there."""
+
+    def __init__(self, spec: Spec, facts: Facts) -> None:
+        user = facts.user
+        self.root = spec.run.user == "root" or user.uid == 0
+        self.name = "root" if self.root else user.name
+        self.uid = 0 if self.root else user.uid
+        self.gid = 0 if self.root else user.gid
+        self.group = "root" if self.root else user.group
+        self.home = "/root" if self.root and user.uid != 0 else user.home
+
+    def map(self, number: int, inside: int) -> str:
+        """The id map (user_namespaces(7)) of agent `number`, whose own id inside is `inside`.
+
+        The toolbox's files, which belong to nobody in the guest, look like root's to an ordinary
+        user. Root keeps 0 for itself and gets ids of its own for what it installs.
+        """
+        own = AGENT_UID_BASE + number
+        if self.root:
+            further = _SUB_IDS_BASE * number
+            return f"0 {own} 1\n1 {further} {_SUB_IDS}\n{NOBODY} {NOBODY} 1\n"
+        return f"0 {NOBODY} 1\n{inside} {own} 1\n"
+
+
+def etc_files(spec: Spec, facts: Facts, identity: Identity) -> list[tuple[str, str, int]]:
+    """(path, text, mode) of the files that corral writes instead of showing the host's."""
+    name, home = identity.name, identity.home
+    passwd = ["root:x:0:0:root:/root:/bin/sh", "nobody:x:65534:65534:nobody:/nonexistent:/bin/false"]
+    group = ["root:x:0:", "tty:x:5:", "nogroup:x:65534:"]
+    if not identity.root:
+        passwd.append(f"{name}:x:{identity.uid}:{identity.gid}:{name}:{home}:{SHELL}")
+        group.append(f"{identity.group}:x:{identity.gid}:")
+    else:
+        passwd[0] = f"root:x:0:0:root:{home}:{SHELL}"
+    hosts = f"127.0.0.1 localhost {spec.name}\n::1 localhost ip6-localhost ip6-loopback\n"
+    return [
+        ("/etc/passwd", "\n".join(passwd) + "\n", 0o644),
+        ("/etc/group", "\n".join(group) + "\n", 0o644),
+        ("/etc/hosts", hosts, 0o644),
+        ("/etc/hostname", spec.name + "\n", 0o644),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644),
+        ("/etc/resolv.conf", "# this sandbox has no network\n", 0o644),
+        ("/etc/gitconfig", git_config(spec, facts), 0o644),
+    ]
+
+
+SHELL = "/bin/sh"
+
+
+def git_config(spec: Spec, facts: Facts) -> str:
+    """The user's name and email, and the workspace as safe (git-config(1), safe.directory)."""
+    lines = ["[safe]", f"\tdirectory = {_quoted(spec.workspace.path)}"]
+    user = facts.user
+    if user.git_name or user.git_email:
+        lines.append("[user]")
+    if user.git_name:
+        lines.append(f"\tname = {_quoted(user.git_name)}")
+    if user.git_email:
+        lines.append(f"\temail = {_quoted(user.git_email)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str]]:
+    """The jail's file system as bwrap options, parents before children."""
+    steps = [
+        ["--bind", ROOT, "/"],
+        ["--proc", "/proc"],
+        ["--dev", "/dev"],
+        ["--perms", "1777", "--tmpfs", "/tmp"],  # noqa: S108 - the jail's own
+        ["--perms", "1777", "--tmpfs", "/var/tmp"],  # noqa: S108
+        ["--perms", "1777", "--tmpfs", "/dev/shm"],  # noqa: S108
+        ["--perms", "0755", "--tmpfs", "/run"],
+        ["--perms", "0700", "--tmpfs", identity.home],
+    ]
+    parts = [(path, "--bind", EXPORT) for path in trees.writable_parts(spec, layout)]
+    parts += [(target, "--ro-bind", TOOLBOX) for _source, target in trees.read_only_parts(spec)]
+    parts.sort(key=lambda part: part[0].count("/"))
+    steps += [[option, base + path, path] for path, option, base in parts]
+    return steps
+
+
+def environment(
+    spec: Spec, facts: Facts, identity: Identity, host: dict[str, str]
+) -> list[tuple[str, str]]:
+    """The environment of commands. host: the user's own environment, of which little is taken."""
+    variables = {
+        "HOME": identity.home,
+        "USER": identity.name,
+        "LOGNAME": identity.name,
+        "SHELL": SHELL,
+        "LANG": host.get("LANG", "C.UTF-8"),
+        "PATH": search_path(spec, facts, host.get("PATH", "")),
+        "CORRAL": "1",
+    }
+    variables |= {name: value for name, value in host.items() if name.startswith("LC_")}
+    variables |= dict(spec.run.env)
+    return list(variables.items())
+
+
+def search_path(spec: Spec, facts: Facts, host: str) -> str:
+    """The user's PATH as far as the guest has it, then the usual folders."""
+    visible = ("/usr/", "/opt/", "/nix/store/", "/gnu/store/", "/run/current-system/")
+    plain = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
+    tools = tuple(tool.rstrip("/") for tool in spec.run.tools)
+    folders: list[str] = []
+    for folder in host.split(":"):
+        below_tool = any(folder == tool or folder.startswith(tool + "/") for tool in tools)
+        if folder in plain or folder.startswith(visible) or below_tool:
+            folders.append(folder)
+    for tool in tools:
+        if not any(folder.startswith(tool) for folder in folders):
+            folders += [f"{tool}/bin", tool]
+    folders += ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    return ":".join(dict.fromkeys(folders))

@@ -1,0 +1,76 @@
+"""The Plan: everything that will be done, decided, as values.
+
+A Plan is built by `build` from a Spec and what the host has, and only read after that. Descriptor
+numbers and paths in it are those of the processes to be started.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..proc.bwrap import Step
+
+AGENT_UID_BASE = 2000  # agent n has uid and gid 2000+n in the guest (docs/architecture.md)
+NOBODY = 65534  # overflowuid: what the toolbox's files belong to, and every unmapped id
+
+Accel = Literal["kvm", "tcg"]
+Carrier = Literal["serial", "vsock"]
+Transport = Literal["virtiofs", "9p"]
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """A tree assembled on the host and served to the guest under a tag.
+
+    uid: the one id of its user namespace. tree: below /export. submounts: whether the guest is told
+    where one host file system ends and another begins.
+    """
+
+    tag: str
+    uid: int
+    tree: tuple[Step, ...]
+    submounts: bool
+    cache: Literal["auto", "always"]
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """The virtual machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices."""
+
+    accel: Accel
+    cpus: int
+    memory: int
+    carrier: Carrier
+    transport: Transport
+    ports: int
+    p9_cache: str = "none"
+    p9_msize: int = 0
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """One jailed worker. setup: what the guest is told, JSON values only.
+
+    environment: of every command. workdir: where commands start. watched: host paths whose
+    appearance is reported at the end.
+    """
+
+    number: int
+    export: Export
+    setup: dict[str, object]
+    environment: tuple[tuple[str, str], ...]
+    workdir: str
+    watched: tuple[str, ...]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox. modules: guest kernel modules wanted, by name. setup: the guest's first message
+    without the clock. notes: what the user should know."""
+
+    name: str
+    machine: Machine
+    modules: tuple[str, ...]
+    toolbox: Export
+    agents: tuple[Agent, ...]
+    setup: dict[str, object]
+    kernel: str | None
+    notes: tuple[str, ...]

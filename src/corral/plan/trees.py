@@ -1,0 +1,71 @@
+"""What the guest sees of the host, as trees of binds. Pure.
+
+Two kinds of export: the toolbox, read-only, one a sandbox; and one a writer, with its workspace and
+writable shares. Read-only shares and tools stand in the toolbox, so no export mixes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..host.layout import Layout
+from ..proc.bwrap import Access, Bind, EmptyReadOnly, Folder, Step, Symlink
+from ..spec import Spec
+from .model import AGENT_UID_BASE, NOBODY, Export
+
+EXPORT = "/export"
+EMPTY_FILE = "@empty"  # replaced by the path of an empty file when the process is rendered
+
+
+def toolbox(spec: Spec, layout: Layout) -> Export:
+    """Programs, a little of /etc, tools and read-only shares."""
+    tree: list[Step] = [Folder(EXPORT), Folder(f"{EXPORT}/etc")]
+    tree += [Bind(path, EXPORT + path) for path in (*layout.folders, *layout.etc)]
+    tree += [Symlink(text, EXPORT + path) for path, text in layout.links]
+    tree += [Bind(source, EXPORT + target) for source, target in read_only_parts(spec)]
+    return Export(tag="toolbox", uid=NOBODY, tree=tuple(tree), submounts=False, cache="always")
+
+
+def read_only_parts(spec: Spec) -> list[tuple[str, str]]:
+    """(source, target) of what a guest may only read and that is not a program folder of the host."""
+    parts = [(share.source, share.target) for share in spec.shares if not share.writable]
+    parts += [(tool, tool) for tool in spec.run.tools]
+    return sorted(set(parts), key=lambda part: part[1])
+
+
+def writable_parts(spec: Spec, layout: Layout) -> list[str]:
+    """Where the parts of the agent's export appear, parents first."""
+    paths = [spec.workspace.path]
+    if layout.workspace.git_common:
+        paths.append(layout.workspace.git_common)
+    paths += [share.target for share in spec.shares if share.writable]
+    return sorted(paths, key=lambda path: path.count("/"))
+
+
+def agent(spec: Spec, layout: Layout, number: int) -> Export:
+    """The workspace, what comes along with it, and writable shares."""
+    workspace = layout.workspace
+    access = Access.READ_ONLY if spec.workspace.read_only else Access.WRITABLE
+    tree: list[Step] = [Folder(EXPORT), Bind(workspace.path, EXPORT + workspace.path, access)]
+    if workspace.git_common:
+        tree.append(Bind(workspace.git_common, EXPORT + workspace.git_common, access))
+    tree += [
+        Bind(share.source, EXPORT + share.target, Access.WRITABLE)
+        for share in spec.shares
+        if share.writable
+    ]
+    tree += [Bind(path, EXPORT + path, access) for path in _parents_first(workspace.mounts)]
+    tree += [Bind(path, EXPORT + path) for path in _parents_first(workspace.protected)]
+    tree += [Bind(EMPTY_FILE, EXPORT + path) for path in workspace.masked_files]
+    tree += [EmptyReadOnly(EXPORT + path) for path in workspace.masked_folders]
+    return Export(
+        tag=f"agent{number}",
+        uid=AGENT_UID_BASE + number,
+        tree=tuple(tree),
+        submounts=True,
+        cache="auto",
+    )
+
+
+def _parents_first(paths: Iterable[str]) -> list[str]:
+    return sorted(paths, key=lambda path: path.count("/"))

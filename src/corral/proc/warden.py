@@ -1,0 +1,166 @@
+"""The process that owns every helper of one sandbox. Run by path, standard library only.
+
+corral starts it once for a sandbox, inside `bwrap --unshare-pid --as-pid-1`: it is PID 1 of a PID
+namespace, so when it ends, for any reason, the kernel kills every process below it. It ends when
+corral does: its socket closes, or corral's pidfd says that corral is gone. Nothing in between can
+be killed so that something stays.
+
+It first cuts its mount namespace off from the host's (private propagation): bubblewrap makes its
+own mounts slaves, and a mount made later on the host would otherwise appear inside a sandbox.
+
+Messages are one JSON object a packet; descriptors travel beside them.
+
+    spawn   {"op": "spawn", "id": 1, "argv": [...], "env": {...}, "fds": [10, 11]} + descriptors
+            fds: the numbers that the descriptors get in the new process; 1 and 2 its output
+    signal  {"op": "signal", "id": 1, "signal": 15}
+    started {"op": "started", "id": 1, "pid": 7} · failed {"op": "failed", "id": 1, "errno": 2}
+    exited  {"op": "exited", "id": 1, "status": 0}   (negative: ended by that signal)
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+
+CONTROL_FD = 3
+PARENT_FD = 4
+MAX_MESSAGE = 1 << 20  # bytes; the longest argv is a tree with many shares
+MAX_FDS = 64
+_FIRST_HIGH_FD = 200  # above every number that a plan gives to a process
+
+# linux/mount.h, linux/prctl.h
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors, close-on-exec; an empty packet: the peer is gone."""
+    fds = array.array("i")
+    data, ancillary, _flags, _address = control.recvmsg(
+        MAX_MESSAGE, socket.CMSG_SPACE(MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
+
+
+def isolate() -> None:
+    """Private mounts, a /proc of this PID namespace, and no ambient capabilities."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def check(result: int, what: str) -> None:
+        if result != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), what)
+
+    check(libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "/")
+    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    check(libc.mount(b"proc", b"/proc", b"proc", flags, None), "/proc")
+    check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
+
+
+class Warden:
+    """Children by the client's number for each."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._numbers: dict[int, int] = {}
+
+    def handle(self) -> bool:
+        """Carry out one request; False when the client is gone."""
+        data, fds = receive(self._control)
+        if not data:
+            return False
+        request = json.loads(data)
+        number = request["id"]
+        if request["op"] == "spawn":
+            try:
+                pid = _spawn(request["argv"], request["env"], request["fds"], fds)
+            except OSError as error:
+                self._send({"op": "failed", "id": number, "errno": error.errno})
+            else:
+                self._numbers[pid] = number
+                self._send({"op": "started", "id": number, "pid": pid})
+        else:
+            for pid, known in self._numbers.items():
+                if known == number:
+                    os.kill(pid, request["signal"])
+        return True
+
+    def reap(self) -> None:
+        """Collect ended children; what bwrap left behind is PID 1's to collect, too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._numbers.pop(pid, None)
+            if number is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._send({"op": "exited", "id": number, "status": code})
+
+    def _send(self, message: dict[str, object]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # The client is gone; handle() meets the end of the socket next.
+            self._control.send(json.dumps(message).encode())
+
+
+def _spawn(argv: list[str], env: dict[str, str], targets: list[int], fds: list[int]) -> int:
+    """Start argv in a session of its own with `fds` at the numbers `targets`; returns the pid."""
+    high: list[int] = []
+    try:
+        # Out of the way first, so that no descriptor is overwritten before it is copied.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD) for fd in fds]
+        actions: list[tuple[int, ...]] = [
+            (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(high, targets, strict=True)
+        ]
+        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=[])
+    finally:
+        for fd in (*fds, *high):
+            os.close(fd)
+
+
+def main() -> None:
+    """Serve until corral is gone. argv[1], if given, is the run folder to remove at the end."""
+    # What corral itself inherited from whoever started it is nothing for its helpers.
+    os.closerange(PARENT_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    isolate()
+    control = socket.socket(fileno=CONTROL_FD)
+    for fd in (CONTROL_FD, PARENT_FD):
+        os.set_inheritable(fd, False)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    warden = Warden(control)
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    poll = select.poll()
+    for fd in (CONTROL_FD, PARENT_FD, wake_read):
+        poll.register(fd, select.POLLIN)
+    control.send(b'{"op": "up", "id": 0}')
+    alive = True
+    while alive:
+        for fd, _events in poll.poll():
+            if fd == wake_read:
+                os.read(wake_read, 4096)
+                warden.reap()
+            elif fd == PARENT_FD or not warden.handle():
+                alive = False
+    if len(sys.argv) > 1:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""One running sandbox: its start, its commands, its end."""
+
+from .execution import Execution
+from .run_folder import sweep
+from .sandbox import Sandbox
+from .start import Parts, prepare, start
+
+__all__ = ["Execution", "Parts", "Sandbox", "prepare", "start", "sweep"]

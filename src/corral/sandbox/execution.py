@@ -1,0 +1,50 @@
+"""One command running in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ..channel import Channel, Stream
+
+
+class Execution:
+    """A command: its streams, its status.
+
+    stdin, stdout, stderr: byte streams; with a terminal there is no stderr. Read stdout and stderr
+    to their ends: they are complete when the status is known.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        number: int,
+        streams: dict[str, Stream],
+        status: asyncio.Future[int],
+        or_lost: Callable[[Awaitable[int]], Awaitable[int]],
+    ) -> None:
+        self._channel = channel
+        self._number = number
+        self._status = status
+        self._or_lost = or_lost
+        self.stdin = streams["stdin"]
+        self.stdout = streams["stdout"]
+        self.stderr = streams.get("stderr")
+
+    async def wait(self) -> int:
+        """The exit status as a shell gives it (128+n for signal n). Raises SandboxGoneError."""
+        return await self._or_lost(self._status)
+
+    async def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the command, or to its whole process group."""
+        if not self._status.done():
+            await self._channel.call(
+                "signal", {"exec": self._number, "signal": number, "group": group}, timeout=20
+            )
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the command's terminal its new size."""
+        if not self._status.done():
+            await self._channel.call(
+                "resize", {"exec": self._number, "rows": rows, "columns": columns}, timeout=20
+            )

@@ -1,0 +1,191 @@
+"""One running sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+
+from ..channel import Channel, GuestError, Stream
+from ..errors import (
+    ChannelError,
+    CommandNotFoundError,
+    CorralError,
+    ExecError,
+    NotExecutableError,
+    SandboxGoneError,
+)
+from ..plan import Plan
+from ..proc import Process
+from .execution import Execution
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a busy host
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Sandbox:
+    """A machine that runs and its channel. Made by `start`; every method needs it to be alive."""
+
+    def __init__(self, plan: Plan, channel: Channel, why_gone: WhyGone) -> None:
+        self.plan = plan
+        self._channel = channel
+        self._why_gone = why_gone
+        self._statuses: dict[int, asyncio.Future[int]] = {}
+        # A short command may end before the task that started it has run again.
+        self._starting = 0
+        self._early: dict[int, int] = {}
+        channel.handle("exited", self._exited)
+
+    def _exited(self, params: dict[str, object]) -> None:
+        number, status = params.get("exec"), params.get("status")
+        if type(number) is not int or type(status) is not int or not 0 <= status <= 255:
+            raise ChannelError("the guest reported an end of a command that makes no sense.")
+        future = self._statuses.pop(number, None)
+        if future is not None:
+            if not future.done():
+                future.set_result(status)
+        elif len(self._early) < self._starting:
+            self._early[number] = status
+        else:
+            raise ChannelError("the guest reported the end of a command that does not run.")
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        terminal: tuple[int, int] | None = None,
+        agent: int = 1,
+    ) -> Execution:
+        """Start a command in agent `agent`'s jail.
+
+        environment: in addition to the plan's. workdir: absolute, default the plan's. terminal:
+        (rows, columns) for a terminal of its own. agent 0 is the guest's root, outside every jail:
+        for tests and checks. Raises CommandNotFoundError, NotExecutableError, ExecError.
+        """
+        ours = next((a for a in self.plan.agents if a.number == agent), None)
+        variables = dict(ours.environment) if ours else {"PATH": "/usr/bin"}
+        variables |= environment or {}
+        folder = workdir or (ours.workdir if ours else "/")
+        names = ("stdin", "stdout") if terminal else ("stdin", "stdout", "stderr")
+        streams = {name: self._channel.open_stream() for name in names}
+        self._starting += 1
+        try:
+            answer = await self.or_lost(
+                self._channel.call(
+                    "exec",
+                    {
+                        "agent": agent,
+                        "argv": [_bytewise(item) for item in argv],
+                        "env": {_bytewise(k): _bytewise(v) for k, v in variables.items()},
+                        "cwd": _bytewise(folder),
+                        "terminal": terminal,
+                        "streams": {name: stream.id for name, stream in streams.items()},
+                    },
+                    timeout=CALL_TIMEOUT,
+                )
+            )
+        except GuestError as error:
+            _abandon(streams)
+            raise _exec_error(argv[0], folder, error) from error
+        except ValueError as error:
+            _abandon(streams)
+            raise ExecError(
+                f"the command line and environment are too long: {error}.",
+                hint="Pass long input through standard input or a file.",
+            ) from error
+        finally:
+            self._starting -= 1
+        number = answer.get("exec") if isinstance(answer, dict) else None
+        if type(number) is not int or number in self._statuses:
+            raise ChannelError("the guest answered exec with something that makes no sense.")
+        status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if number in self._early:
+            status.set_result(self._early.pop(number))
+        else:
+            self._statuses[number] = status
+        return Execution(self._channel, number, streams, status, self.or_lost)
+
+    async def kill(self, agent: int = 1) -> None:
+        """End every process of an agent at once."""
+        await self._channel.call("kill", {"agent": agent}, timeout=CALL_TIMEOUT)
+
+    async def sync(self) -> None:
+        """Have the guest write everything back to the shares."""
+        await self._channel.call("sync", timeout=CALL_TIMEOUT)
+
+    async def or_lost(self, awaitable: Awaitable[T]) -> T:
+        """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""
+        return await self._why_gone.guard(awaitable)
+
+
+class WhyGone:
+    """Watches all that a sandbox stands on, and knows what gave way first."""
+
+    def __init__(self) -> None:
+        self._reason: asyncio.Future[CorralError] = asyncio.get_running_loop().create_future()
+
+    def watch(self, process: Process, what: str) -> None:
+        """The sandbox cannot live without this process."""
+
+        def ended(_status: object) -> None:
+            self.set(
+                SandboxGoneError(
+                    f"{what} is gone: {process.explain()}.", detail=process.log.tail() or None
+                )
+            )
+
+        process.exited.add_done_callback(ended)
+
+    def set(self, reason: CorralError) -> None:
+        """The sandbox is gone because of this; only the first reason counts."""
+        if not self._reason.done():
+            self._reason.set_result(reason)
+
+    @property
+    def reason(self) -> CorralError | None:
+        """Why it is gone, or None while it lives."""
+        return self._reason.result() if self._reason.done() else None
+
+    async def settle(self) -> None:
+        """After an error: give its cause, a process that ended, a moment to be noticed."""
+        await asyncio.wait((self._reason,), timeout=0.5)
+
+    async def guard(self, awaitable: Awaitable[T]) -> T:
+        """The result of `awaitable`, unless the sandbox is gone first."""
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await asyncio.wait((task, self._reason), return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not (self._reason.done() and task.exception() is not None):
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+        raise self._reason.result()
+
+
+def _abandon(streams: Mapping[str, Stream]) -> None:
+    for stream in streams.values():
+        stream.reset("the command did not start")
+
+
+def _bytewise(text: str) -> str:
+    """A name or argument as its bytes, one character a byte: JSON carries Unicode only."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def _exec_error(command: str, folder: str, error: GuestError) -> ExecError:
+    number = error.data.get("errno")
+    if number in _NOT_FOUND:
+        return CommandNotFoundError(
+            f"{command}: not found in the sandbox (started in {folder}).",
+            hint="Programs come from the host's /usr and /opt; --tool adds a folder.",
+        )
+    if type(number) is int and number:
+        return NotExecutableError(f"{command}: cannot be executed: {os.strerror(number)}.")
+    return ExecError(f"{command}: the sandbox could not start it: {error.message}.")

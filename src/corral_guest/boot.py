@@ -1,0 +1,114 @@
+"""From the kernel's hand to a working PID 1: file systems, modules, control groups."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from . import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+SECRET_FILE = "/sys/firmware/qemu_fw_cfg/by_name/opt/corral/secret/raw"
+_NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
+
+
+def mount_kernel_filesystems() -> None:
+    """proc, sys, dev, and tmpfs where programs write."""
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    linux.mount("sysfs", "/sys", "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    try:
+        linux.mount("devtmpfs", "/dev", "devtmpfs", linux.MS_NOSUID)
+    except OSError as error:
+        if error.errno != 16:  # EBUSY: the kernel mounted it itself (CONFIG_DEVTMPFS_MOUNT)
+            raise
+    for folder in ("/tmp", "/run"):  # noqa: S108 - the guest's own, empty
+        os.makedirs(folder, exist_ok=True)
+
+
+def move_root() -> None:
+    """Leave the initramfs's root mount, on which pivot_root fails and namespaces are refused.
+
+    The same tree is bound to a folder, moved to / and made the root, as switch_root(8) does with
+    another tree; nothing is copied.
+    """
+    os.makedirs("/root-mount", exist_ok=True)
+    linux.mount("/", "/root-mount", None, linux.MS_BIND | linux.MS_REC)
+    os.chdir("/root-mount")
+    linux.mount("/root-mount", "/", None, linux.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+
+
+def load_modules(folder: str = "/modules") -> None:
+    """Load every kernel module in `folder`, in the order of the names."""
+    if os.path.isdir(folder):
+        for name in sorted(os.listdir(folder)):
+            linux.load_module(f"{folder}/{name}")
+
+
+def start_cgroups() -> None:
+    """Mount cgroup v2, move PID 1 to a group of its own and enable the controllers."""
+    linux.mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, "nsdelegate,memory_recursiveprot")
+    os.mkdir(f"{CGROUP_ROOT}/supervisor")
+    write(f"{CGROUP_ROOT}/supervisor/cgroup.procs", str(os.getpid()))
+    available = read(f"{CGROUP_ROOT}/cgroup.controllers").split()
+    wanted = [f"+{name}" for name in ("memory", "pids", "cpu") if name in available]
+    write(f"{CGROUP_ROOT}/cgroup.subtree_control", " ".join(wanted))
+    write("/proc/self/oom_score_adj", "-1000")
+
+
+def take_secret() -> bytes | None:
+    """The secret that QEMU's firmware configuration device holds for this guest, if any."""
+    try:
+        with open(SECRET_FILE, "rb") as file:
+            return file.read(64)
+    except FileNotFoundError:
+        return None
+
+
+class DeviceEvents:
+    """The kernel's device events (uevents), to wait for a device without polling."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_KOBJECT_UEVENT)
+        self._socket.bind((0, 1))
+
+    def retry(self, action: Callable[[], None], seconds: float) -> None:
+        """Run `action` now and after every device event until it raises no OSError.
+
+        Raises the action's last OSError when no event comes for `seconds`.
+        """
+        self._socket.settimeout(seconds)
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                failure = error
+            try:
+                self._socket.recv(8192)
+            except TimeoutError:
+                raise failure from None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def read(path: str) -> str:
+    """The text of a small kernel file."""
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    """Write a kernel file in one call."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

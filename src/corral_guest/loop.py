@@ -1,0 +1,54 @@
+"""The supervisor's event loop: epoll, one callback a file descriptor, timers none.
+
+One thread, no tasks: under emulation every import and every thread costs, and PID 1 has little to
+do but move bytes.
+"""
+
+from __future__ import annotations
+
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+
+
+class Loop:
+    """Calls back when watched descriptors are ready, until `stop`."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._interest: dict[int, int] = {}
+        self._running = True
+
+    def watch(self, fd: int, interest: int, callback: Callable[[int], None]) -> None:
+        """Call `callback(events)` when fd is ready for `interest`; replaces an earlier watch."""
+        known = self._interest.get(fd)
+        self._callbacks[fd] = callback
+        if known is None:
+            self._epoll.register(fd, interest)
+        elif known != interest:
+            self._epoll.modify(fd, interest)
+        self._interest[fd] = interest
+
+    def forget(self, fd: int) -> None:
+        """Stop watching fd; a descriptor that is not watched is no error."""
+        if self._interest.pop(fd, None) is not None:
+            del self._callbacks[fd]
+            self._epoll.unregister(fd)
+
+    def stop(self) -> None:
+        """Leave `run` after the current callback."""
+        self._running = False
+
+    def run(self) -> None:
+        """Dispatch until `stop`."""
+        while self._running:
+            for fd, events in self._epoll.poll():
+                callback = self._callbacks.get(fd)
+                if callback is not None:
+                    callback(events)
