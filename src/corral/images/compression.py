@@ -31,7 +31,7 @@ def _decompress(data: bytes) -> bytes | None:
         gzip = zlib.decompressobj(wbits=31)
         return _whole(gzip.decompress(data, MAX_SIZE), gzip.eof)
     if data.startswith(b"\xfd7zXZ\0") or data.startswith(b"\x5d\0\0"):
-        xz = lzma.LZMADecompressor()
+        xz = lzma.LZMADecompressor(memlimit=MAX_SIZE)
         content = xz.decompress(data, MAX_SIZE)
         return _whole(content, xz.eof or data.startswith(b"\x5d"))
     if data.startswith(b"BZh"):

@@ -52,7 +52,9 @@ def interpreter(data: bytes) -> str | None:
     """The dynamic loader that the program asks for, or None for a static one or a library."""
     for segment in _segments(data):
         if segment.kind == _PT_INTERP:
-            return _part(data, segment.offset, segment.size).rstrip(b"\0").decode()
+            return (
+                _part(data, segment.offset, segment.size).rstrip(b"\0").decode("utf-8", "replace")
+            )
     return None
 
 

@@ -7,6 +7,7 @@ bookworm this way.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,16 @@ def _keep_needed(folder: Path, binary: Path) -> dict[str, int]:
     What else the packages hold is not used, and some of it is setuid root.
     """
     sizes = {}
-    for path in list(folder.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path != binary and (".so" not in path.name or path.parent.name == "gconv"):
-            path.unlink()
-        elif path.is_file():
-            sizes[str(path.relative_to(folder))] = path.stat().st_size
+    for parent, folders, names in os.walk(folder, topdown=False):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in (*names, *links):
+            path = Path(parent, name)
+            if path != binary and (".so" not in name or path.parent.name == "gconv"):
+                path.unlink()
+            elif path.is_file():
+                sizes[str(path.relative_to(folder))] = path.stat().st_size
+        if not any(os.scandir(parent)):
+            Path(parent).rmdir()
     return sizes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -131,6 +130,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _sync_file_system(folder: Path) -> None:
     """syncfs(2): thousands of small files in one call, where fsync would take one call each."""
+    import ctypes  # only when something was downloaded
+
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:

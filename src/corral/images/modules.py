@@ -78,7 +78,9 @@ def depends(module: bytes) -> tuple[str, ...]:
     for text in information.split(b"\0"):
         key, _, value = text.partition(b"=")
         if key == b"depends":
-            return tuple(n.replace("-", "_") for n in value.decode("ascii").split(",") if n)
+            return tuple(
+                n.replace("-", "_") for n in value.decode("ascii", "replace").split(",") if n
+            )
     return ()
 
 
