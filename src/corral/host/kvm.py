@@ -82,7 +82,7 @@ def open_device(device: str) -> int | KvmFinding:
 
 
 def _permissions(device: str) -> str:
-    """Owner, group and mode of a device, as it takes the right group only where that may open it."""
+    """Owner, group and mode: joining a group helps only where the mode lets it in."""
     try:
         status = Path(device).stat()
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ def test_the_rust_virtiofsd_is_preferred(make_host: MakeHost) -> None:
     host = debian(make_host)
     host.program("/usr/libexec/virtiofsd")
 
-    def ask(argv: list[str], env: dict[str, str]) -> Answer:
+    def ask(argv: Sequence[str], _env: Mapping[str, str]) -> Answer:
         rust = argv[0] == "/usr/libexec/virtiofsd"
         return Answer(0, "virtiofsd 1.13.2\n" if rust else QEMU_C_VIRTIOFSD, "")
 

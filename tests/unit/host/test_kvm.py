@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from corral.host import kvm
 from corral.host.kvm import KvmFinding, examine, judge, open_device
 
 HALTED = 5  # KVM_EXIT_HLT
@@ -51,7 +50,7 @@ def test_why_the_device_does_not_open(
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(kvm.os, "open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     finding = open_device("/dev/kvm")
     assert isinstance(finding, KvmFinding) and finding.state == state
 

@@ -97,7 +97,9 @@ class Situation:
 
 @pytest.fixture
 def situation(make_host: MakeHost) -> Callable[..., Situation]:
-    def make(uid: int = 0, *, name: str = "debian12", sudo: Answer | None = None, **environ: str):
+    def make(
+        uid: int = 0, *, name: str = "debian12", sudo: Answer | None = None, **environ: str
+    ) -> Situation:
         host = make_host(name)
         ask = debian_programs()
         if sudo is not None:
