@@ -25,7 +25,7 @@ import msgspec
 from .. import paths
 from ..events import Phase, Report
 from .kernel import Kernel
-from .locks import locked, need_space, write_file
+from .locks import locked, need_space, remove_leftovers, write_file
 from .watched import FileState, state
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _write(entries: Mapping[str, Entry]) -> tuple[BaseImage, int]:
     for piece in pieces:
         digest.update(piece)
     image = BaseImage(_image_path(digest.hexdigest()), digest.hexdigest())
+    remove_leftovers(image.path)
     write_file(image.path, pieces)
     return image, image.path.stat().st_size
 

@@ -14,7 +14,7 @@ from ..events import Notice, Report
 from .elf import boots_by_pvh, is_elf
 from .kernel import Kernel
 from .kernel_package import FoundKernel, fetch
-from .locks import need_space, write_file
+from .locks import need_space, remove_leftovers, write_file
 from .modules import load_order, read_tree
 from .vmlinux import is_bzimage, release, unpack
 
@@ -125,6 +125,7 @@ def _bootable(image: Path, report: Report) -> Path:
         )
         return image
     unpacked.parent.mkdir(mode=0o700, exist_ok=True)
+    remove_leftovers(unpacked)
     need_space(unpacked.parent, len(content), "Unpacking the guest kernel")
     write_file(unpacked, [content], 0o644)
     return unpacked

@@ -99,9 +99,12 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(final: Path) -> None:
-    """Remove the temporary folders of runs that were killed while they made `final`."""
+    """Remove what runs left that were killed while they made `final`. Call it under a lock."""
     for stale in final.parent.glob(f".{final.name}.*"):
-        shutil.rmtree(stale, ignore_errors=True)
+        if stale.is_dir():
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            stale.unlink(missing_ok=True)
 
 
 def need_space(folder: Path, size: int, purpose: str) -> None:

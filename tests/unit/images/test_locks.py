@@ -80,6 +80,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     (tmp_path / ".tool.abc123").mkdir()
+    (tmp_path / ".tool.def456").touch()
     with new_folder(tmp_path / "tool"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["tool"]
