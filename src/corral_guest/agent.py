@@ -211,7 +211,7 @@ def _above(fd: int) -> int:
 def _child_pid(fd: int) -> int:
     """The pid that bwrap writes to its --info-fd (`{"child-pid": 12, ...`); 0 when it ended."""
     text = b""
-    while b"," not in text and b"}" not in text:
+    while b"}" not in text:  # to the end: bwrap must not meet a closed pipe
         part = os.read(fd, 4096)
         if not part:
             return 0

@@ -34,7 +34,6 @@ class Outflow:
         self._on_end = on_end
         self._finishing = False
         os.set_blocking(fd, False)
-        channel.open(stream)
         self.resume()
 
     def resume(self) -> None:
@@ -102,8 +101,6 @@ class Inflow:
         self._buffer = bytearray()
         self._ended = False
         os.set_blocking(fd, False)
-        channel.open(stream)
-        channel.end(stream)  # nothing goes the other way
 
     def data(self, data: bytes) -> None:
         """Bytes from the host."""

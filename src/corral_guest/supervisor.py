@@ -115,10 +115,10 @@ class Supervisor:
             call = wire.parse_message(event.body)
             if isinstance(call, wire.Request):
                 self._call(call)
-        elif isinstance(event, wire.Ended):
+        elif isinstance(event, wire.Ended) or event.stream in self._inflows:
             inflow = self._inflows.get(event.stream)
-            if inflow is not None:
-                inflow.end()
+            if inflow is not None and not isinstance(event, wire.Credit):
+                inflow.end()  # a host that gave its input up has ended it, too
         else:  # credit, or the host has given a stream up
             outflow = self._outflows.get(event.stream)
             if outflow is not None and not outflow.finishing:
@@ -133,7 +133,7 @@ class Supervisor:
         else:
             try:
                 result = method(call.id, call.params)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, wire.StreamError) as error:
                 number = error.errno if isinstance(error, OSError) else None
                 text = f"{call.method}: {_plain(error)}"
                 body = wire.error(call.id, RPC_FAILED, text, {"errno": number})
@@ -169,6 +169,8 @@ class Supervisor:
         theirs: list[int] = []
         work = Exec(number, agent, request)  # type: ignore[arg-type] # None: outside every jail
         work.streams = params["streams"]
+        for stream in work.streams.values():
+            self._channel.open(stream)  # now: the host may give one up before the command starts
         self._execs[number] = work
         if not terminal:
             for name in ("stdin", "stdout", "stderr"):
@@ -318,6 +320,9 @@ class Supervisor:
             if fd >= 0:
                 os.close(fd)
         work.ours = {}
+        if work.request:  # it never started
+            for stream in work.streams.values():
+                self._channel.reset(stream, "the command did not start")
 
     def _lost(self, agent: agents.Agent) -> None:
         """The jail is gone: so are its commands."""

@@ -84,19 +84,19 @@ def survey(
     *,
     unprotect: tuple[str, ...],
     protected: tuple[str, ...],
-    masked: Callable[[str], tuple[list[str], list[str]]] | None,
+    is_masked: Callable[[str, bool], bool] | None,
 ) -> Layout:
     """Look at the toolbox folders and at the workspace (an absolute real path).
 
-    protected: paths relative to the workspace. masked: gives the masked files and folders of a
-    tree, both relative to it; None when nothing is masked.
+    protected: paths relative to the workspace. is_masked: whether (path relative to the workspace,
+    is a folder) is hidden; None when nothing is.
     """
     folders, links = _toolbox()
     return Layout(
         folders=tuple(folders),
         links=tuple(links),
         etc=tuple(f"/etc/{name}" for name in ETC if Path("/etc", name).exists()),
-        workspace=_workspace(workspace, unprotect, protected, masked),
+        workspace=_workspace(workspace, unprotect, protected, is_masked),
     )
 
 
@@ -118,7 +118,7 @@ def _workspace(
     root: str,
     unprotect: tuple[str, ...],
     protected: tuple[str, ...],
-    masked: Callable[[str], tuple[list[str], list[str]]] | None,
+    is_masked: Callable[[str, bool], bool] | None,
 ) -> Workspace:
     wanted = [f"{root}/{path}" for path in protected if not path.startswith(".git/")]
     common: str | None = None
@@ -136,16 +136,37 @@ def _workspace(
         wanted += [f"{root}/{path}" for path in protected if path.startswith(".git/")]
     free = {os.path.normpath(f"{root}/{path}") for path in unprotect}
     wanted = [path for path in wanted if not _below_any(path, free)]
-    files, folders = masked(root) if masked else ([], [])
+    files, folders = _masked(root, is_masked) if is_masked else ([], [])
     return Workspace(
         path=root,
         mounts=tuple(mounts),
         protected=tuple(path for path in wanted if _plain(path)),
         absent=tuple(path for path in wanted if not os.path.lexists(path)),
-        masked_files=tuple(f"{root}/{path}" for path in files),
-        masked_folders=tuple(f"{root}/{path}" for path in folders),
+        masked_files=tuple(files),
+        masked_folders=tuple(folders),
         git_common=common,
     )
+
+
+def _masked(root: str, is_masked: Callable[[str, bool], bool]) -> tuple[list[str], list[str]]:
+    """The masked files and folders below root, absolute; nothing below a masked folder."""
+    files: list[str] = []
+    folders: list[str] = []
+    for parent, inner, names in os.walk(root):
+        hidden = [n for n in inner if is_masked(os.path.relpath(f"{parent}/{n}", root), True)]
+        for name in hidden:
+            path = f"{parent}/{name}"
+            # A link is a name only: what it leads to is hidden where it is, or not in the guest.
+            if not os.path.islink(path):
+                folders.append(path)
+        inner[:] = [name for name in inner if name not in hidden]
+        files += [
+            f"{parent}/{name}"
+            for name in names
+            if not os.path.islink(f"{parent}/{name}")
+            and is_masked(os.path.relpath(f"{parent}/{name}", root), False)
+        ]
+    return files, folders
 
 
 def _below_any(path: str, folders: set[str]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from ..channel import Channel, GuestError, Stream
@@ -30,8 +31,9 @@ _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 class Sandbox:
     """A machine that runs and its channel. Made by `start`; every method needs it to be alive."""
 
-    def __init__(self, plan: Plan, channel: Channel, why_gone: WhyGone) -> None:
+    def __init__(self, plan: Plan, folder: Path, channel: Channel, why_gone: WhyGone) -> None:
         self.plan = plan
+        self.folder = folder
         self._channel = channel
         self._why_gone = why_gone
         self._statuses: dict[int, asyncio.Future[int]] = {}
@@ -101,6 +103,9 @@ class Sandbox:
             ) from error
         finally:
             self._starting -= 1
+        for name in ("stdout", "stderr"):
+            if name in streams:
+                await streams[name].end()  # nothing goes that way
         number = answer.get("exec") if isinstance(answer, dict) else None
         if type(number) is not int or number in self._statuses:
             raise ChannelError("the guest answered exec with something that makes no sense.")

@@ -283,7 +283,7 @@ class _Machine:
         self._why_gone.set(reason)
 
     async def _set_up(self, channel: Channel) -> Sandbox:
-        sandbox = Sandbox(self._plan, channel, self._why_gone)
+        sandbox = Sandbox(self._plan, self._folder, channel, self._why_gone)
         self._report(Phase(name="agent", message="setting up the guest"))
         try:
             setup = {**self._plan.setup, "clock": time.time_ns()}

@@ -1,0 +1,120 @@
+"""The entry point: finds the verb, shows errors, sets the exit status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import CorralError
+from . import VERBS
+
+INTERRUPTED = 130  # 128 + SIGINT
+
+EXAMPLES = """\b
+Examples:
+  corral run -- make test              run a command on this folder
+  corral run -t bash                   look around inside
+  corral run --share ~/data --memory 8g -- python train.py
+  corral doctor                        what this machine can give
+"""
+
+
+class Verbs(click.Group):
+    """The verbs of VERBS, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb, or None when there is none of that name."""
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f".{VERBS[name][0]}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of verbs, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_module, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest verb for one that is misspelt."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            hint = f" Did you mean “{near[0]}”?" if near else ""
+            ctx.fail(f"There is no command “{args[0]}”.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", prog_name="corral")
+def cli() -> None:
+    """Run coding agents, or any command, in a confined virtual machine."""
+
+
+def main() -> NoReturn:
+    """Run the command line; never returns."""
+    try:
+        status = cli.main(prog_name="corral", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.Abort:
+        status = INTERRUPTED
+    except click.UsageError as error:
+        error.show()
+        # What is wrong about `run` must not look like the status of the command it was to run.
+        status = CorralError.exit_status if _verb(error) == "run" else error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except CorralError as error:
+        show(error)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone: nothing more to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # 128 + SIGPIPE
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        show(
+            CorralError(
+                f"internal error: {type(error).__name__}: {error}",
+                hint="This is a fault in corral. Run it again with --debug and report what it prints.",
+            )
+        )
+        status = CorralError.exit_status
+    sys.exit(status)
+
+
+def _verb(error: click.UsageError) -> str | None:
+    return error.ctx.info_name if error.ctx is not None else None
+
+
+def show(error: CorralError) -> None:
+    """Print an error on standard error: what happened, the evidence, what to do next."""
+    bold = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    mark = "\x1b[1;31merror:\x1b[0m" if bold else "error:"
+    lines = [f"corral: {mark} {error.message}"]
+    if error.detail:
+        lines += [f"  | {line}" for line in error.detail.splitlines()]
+    if error.hint:
+        lines.append(f"  {error.hint}")
+    print("\n".join(lines), file=sys.stderr, flush=True)

@@ -1,0 +1,32 @@
+"""`corral gc`: clear caches and anything left behind."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("gc")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(dry_run: bool, as_json: bool) -> None:
+    """Remove abandoned run folders and everything in the cache folder.
+
+    What running sandboxes use stays usable: they hold their files open. The next start builds
+    anew what it needs; guest kernels and tools are downloaded again.
+    """
+    from .. import paths
+    from ..images.locks import clear_cache
+    from ..sandbox import sweep
+
+    cleared = clear_cache(paths.cache_dir(), dry_run=dry_run)
+    folders = [] if dry_run else [str(path) for path in sweep()]
+    if as_json:
+        import json
+
+        removed = {"run_folders": folders, "cache_bytes": cleared, "dry_run": dry_run}
+        click.echo(json.dumps(removed))
+        return
+    verb = "would free" if dry_run else "freed"
+    click.echo(f"{verb} {cleared / 1e6:.1f} MB in {paths.cache_dir()}")
+    for folder in folders:
+        click.echo(f"removed {folder}, left behind by a sandbox that is gone")
