@@ -13,7 +13,7 @@ from corral_guest import wire
 from corral_guest.seccomp import export_filter
 
 from ...errors import PlanError
-from ...host import Facts, Program, Virtiofsd
+from ...host import Facts, Program, Virtiofsd, parse_version
 from ...plan.model import AGENT_UID_BASE, NOBODY, Export, Machine, Plan
 from ...plan.trees import EMPTY_FILE, EXPORT
 from ...proc.bwrap import Access, Bind, Folder, Step, Symlink, confined
@@ -175,9 +175,12 @@ def file_server(
             ]
         case "rust":
             command = [
-                *(f"--fd={LISTEN_FD}", f"--shared-dir={EXPORT}", "--sandbox=chroot"),
+                *(f"--fd={LISTEN_FD}", f"--shared-dir={EXPORT}", "--sandbox=namespace"),
+                # Its own namespaces inside ours, with the same one id; chroot mode wants id 0.
+                *(f"--uid-map=:{export.uid}:{export.uid}:1:",),
+                *(f"--gid-map=:{export.uid}:{export.uid}:1:",),
                 *(f"--cache={export.cache}", "--thread-pool-size=1"),
-                *(("--announce-submounts",) if export.submounts else ()),
+                *_rust_submounts(export, daemon),
             ]
         case _:
             assert_never(daemon.dialect)
@@ -189,6 +192,14 @@ def file_server(
         seccomp_fd=EXPORT_FILTER_FD,
         all_capabilities=True,
     )
+
+
+def _rust_submounts(export: Export, daemon: Virtiofsd) -> tuple[str, ...]:
+    """Since 1.13 submounts are announced unless told otherwise (virtiofsd's changelog)."""
+    if export.submounts:
+        return ("--announce-submounts",)
+    announced = parse_version(daemon.program.version) >= (1, 13)
+    return ("--no-announce-submounts",) if announced else ()
 
 
 def vsock_server(program: Program, bwrap: Program, sockets: str, cid: int) -> tuple[str, ...]:
