@@ -1,9 +1,9 @@
 """Where corral keeps things, following the XDG base directory specification.
 
-    cache   kernels, base images, fetched tools, host facts: safe to delete at any time
-    state   trusted hashes: small, private, kept
-    config  the user's own config.toml
-    run     one folder per running sandbox, removed with it
+cache   kernels, base images, fetched tools, host facts: safe to delete at any time
+state   trusted hashes: small, private, kept
+config  the user's own config.toml
+run     one folder per running sandbox, removed with it
 """
 
 from __future__ import annotations

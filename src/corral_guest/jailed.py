@@ -72,10 +72,10 @@ class Jail:
         master = -1
         if terminal:
             master, slave = os.openpty()
-            rows, columns = terminal  # type: ignore[misc] # [rows, columns]
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            assert isinstance(terminal, list)
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *terminal, 0, 0))
             # A session leader that opens a terminal gets it as its controlling terminal (tty(4)).
-            actions = [
+            actions: list[tuple[object, ...]] = [
                 (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0),
                 (os.POSIX_SPAWN_DUP2, 0, 1),
                 (os.POSIX_SPAWN_DUP2, 0, 2),
@@ -106,16 +106,16 @@ class Jail:
             if number is not None:
                 del self._pids[number]
                 code = os.waitstatus_to_exitcode(status)
-                self._send({"op": "exited", "id": number, "status": code if code >= 0 else 128 - code})
+                self._send(
+                    {"op": "exited", "id": number, "status": code if code >= 0 else 128 - code}
+                )
 
     def _send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._control.sendmsg([json.dumps(message).encode()], rights)
 
 
-def _spawn(
-    argv: list[str], environment: dict[str, str], actions: list[tuple[object, ...]]
-) -> int:
+def _spawn(argv: list[str], environment: dict[str, str], actions: list[tuple[object, ...]]) -> int:
     """Start argv in a session of its own, looked up on the *command's* PATH. Returns its pid."""
     names = [argv[0]]
     if "/" not in argv[0]:

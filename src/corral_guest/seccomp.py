@@ -58,9 +58,7 @@ class Rule:
 
     __slots__ = ("conditions", "errno", "name")
 
-    def __init__(
-        self, name: str, errno: int, *conditions: tuple[int, int, int | None]
-    ) -> None:
+    def __init__(self, name: str, errno: int, *conditions: tuple[int, int, int | None]) -> None:
         self.name = name
         self.errno = errno
         self.conditions = conditions
@@ -128,7 +126,10 @@ def jail_filter(machine: str | None = None) -> bytes:
 
     io_uring, which opens sockets behind a filter's back, is absent.
     """
-    rules = [Rule("socket", EAFNOSUPPORT, (0, 0xFFFFFFFF, _AF_VSOCK)), Rule("io_uring_setup", ENOSYS)]
+    rules = [
+        Rule("socket", EAFNOSUPPORT, (0, 0xFFFFFFFF, _AF_VSOCK)),
+        Rule("io_uring_setup", ENOSYS),
+    ]
     return assemble(rules, machine)
 
 

@@ -216,7 +216,8 @@ class _Session:
         limit = self._spec.run.timeout
         try:
             async with asyncio.timeout(limit):
-                return (await asyncio.gather(execution.wait(), *outputs))[0]
+                status, *_ = await asyncio.gather(execution.wait(), *outputs)
+                return int(status or 0)
         except TimeoutError:
             await self._overtime(sandbox, execution)
             raise ExecTimeoutError(

@@ -142,3 +142,20 @@ def _sync_file_system(folder: Path) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def clear_cache(folder: Path, *, dry_run: bool) -> int:
+    """Remove everything in the cache folder; returns how many bytes that frees."""
+    freed = 0
+    for entry in folder.iterdir():
+        if entry.name.startswith("venv-"):
+            continue  # the launcher's: what runs this very process
+        if entry.is_dir() and not entry.is_symlink():
+            freed += sum(file.lstat().st_blocks * 512 for file in entry.rglob("*"))
+            if not dry_run:
+                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            freed += entry.lstat().st_blocks * 512
+            if not dry_run:
+                entry.unlink(missing_ok=True)
+    return freed

@@ -43,7 +43,10 @@ class Identity:
 def etc_files(spec: Spec, facts: Facts, identity: Identity) -> list[tuple[str, str, int]]:
     """(path, text, mode) of the files that corral writes instead of showing the host's."""
     name, home = identity.name, identity.home
-    passwd = ["root:x:0:0:root:/root:/bin/sh", "nobody:x:65534:65534:nobody:/nonexistent:/bin/false"]
+    passwd = [
+        "root:x:0:0:root:/root:/bin/sh",
+        "nobody:x:65534:65534:nobody:/nonexistent:/bin/false",
+    ]
     group = ["root:x:0:", "tty:x:5:", "nogroup:x:65534:"]
     if not identity.root:
         passwd.append(f"{name}:x:{identity.uid}:{identity.gid}:{name}:{home}:{SHELL}")

@@ -84,7 +84,13 @@ def confined(
     argv = [
         *bwrap,
         *("--unshare-user", "--uid", str(uid), "--gid", str(uid)),
-        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *(
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ),
         *("--die-with-parent", "--new-session"),
     ]
     if all_capabilities:

@@ -74,7 +74,9 @@ class Log:
     def tail(self, lines: int = 12) -> str:
         """The last lines as text, control characters made harmless."""
         text = b"".join(self._chunks).decode("utf-8", "replace").replace("\r\n", "\n")
-        shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        shown = "".join(
+            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
+        )
         return "\n".join(line.rstrip() for line in shown.splitlines()[-lines:])
 
     def content(self) -> bytes:

@@ -1,7 +1,7 @@
 """From a Plan to a running Sandbox, and back to nothing.
 
-    prepare   what may take long and needs no sandbox: kernel, base image, file server
-    start     QEMU and the file servers come up together; the guest says ready; jails start
+prepare   what may take long and needs no sandbox: kernel, base image, file server
+start     QEMU and the file servers come up together; the guest says ready; jails start
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from corral_guest.seccomp import export_filter
 
 from ..backends.qemu import render
 from ..backends.qemu.control import Console, Monitor
@@ -58,7 +60,9 @@ class Parts:
 def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
     """Get everything that is not there yet. Raises ImageError, FetchError, MissingProgramError."""
     if facts.qemu is None or facts.bwrap is None:
-        raise MissingProgramError("QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`.")
+        raise MissingProgramError(
+            "QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`."
+        )
     if not facts.user_namespaces.ok:
         raise HostError(
             f"corral needs user namespaces: {facts.user_namespaces.reason}",
@@ -201,7 +205,7 @@ class _Machine:
             else:
                 fds[render.SECRET_FD] = _memfd(passed, "secret", self._secret)
             if plan.machine.transport == "9p":
-                fds[render.FILTER_FD] = _memfd(passed, "filter", render.export_filter())
+                fds[render.FILTER_FD] = _memfd(passed, "filter", export_filter())
             argv = render.qemu(
                 plan, parts.facts, str(parts.kernel.image), str(parts.base.path), self._empty
             )
@@ -237,7 +241,7 @@ class _Machine:
                 path.unlink()
                 fds = {
                     render.LISTEN_FD: listener.fileno(),
-                    render.EXPORT_FILTER_FD: _memfd(passed, "filter", render.export_filter()),
+                    render.EXPORT_FILTER_FD: _memfd(passed, "filter", export_filter()),
                 }
                 argv = render.file_server(export, server, facts.bwrap, self._empty)
                 await self._spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import assert_never
 
 from corral_guest import wire
-from corral_guest.seccomp import export_filter
 
 from ...errors import PlanError
 from ...host import Facts, Program, Virtiofsd, parse_version
@@ -36,9 +35,7 @@ KERNEL_COMMAND_LINE = (
 )
 
 
-def qemu(
-    plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str
-) -> tuple[str, ...]:
+def qemu(plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str) -> tuple[str, ...]:
     """argv of QEMU inside bubblewrap. kernel, initrd, empty_file: paths on the host."""
     if facts.qemu is None or facts.bwrap is None:
         raise PlanError("QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`.")

@@ -1,0 +1,41 @@
+# make test      everything: static checks, unit tests, real machines; as root also as an ordinary user
+# make check     the static part
+# make unit, make vm
+
+SHELL = /bin/sh
+PYTHON = .venv/bin/python
+STAMP = .venv/corral-dev
+
+.PHONY: test check unit vm vm-as-user setup host clean
+
+test: check unit vm vm-as-user
+
+check: setup
+	.venv/bin/ruff format --check src tests bench
+	.venv/bin/ruff check src tests bench
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+unit: setup host
+	$(PYTHON) -m pytest -q tests/unit
+
+# Two machines at once: under emulation each keeps one core busy.
+vm: setup host
+	$(PYTHON) -m pytest -q -n 2 --dist loadscope tests/vm tests/security
+
+vm-as-user: setup host
+	tests/as_ordinary_user
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	./corral --version
+	$(PYTHON) -I -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+# What the host must have; installed by root, explained to everyone else.
+host: setup
+	./corral doctor --fix --yes
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

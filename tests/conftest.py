@@ -1,0 +1,73 @@
+"""Every test session has folders of its own, and ends with nothing left on the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import leftovers
+
+Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """State, configuration and run folders of this session; the cache is shared, being a cache."""
+    base = tmp_path_factory.mktemp("corral")
+    runtime = Path(f"/tmp/ct-{os.getpid()}")  # short: a socket's path has 107 bytes
+    runtime.mkdir(mode=0o700)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("CORRAL_STATE_DIR", str(base / "state"))
+    patch.setenv("CORRAL_CONFIG_DIR", str(base / "config"))
+    patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    yield
+    left = {}
+    for _ in range(50):  # what was just ended may still be on its way out
+        left = {kind: found for kind, found in leftovers.everything().items() if found}
+        if not left or (set(left) == {"processes"} and os.environ.get("PYTEST_XDIST_WORKER")):
+            break
+        time.sleep(0.1)
+    patch.undo()
+    subprocess.run(["rm", "-rf", str(runtime)], check=True)
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        left.pop("processes", None)  # other workers' sandboxes; the controller looks at the end
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty workspace."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def corral(project: Path) -> Corral:
+    """Run the command line on the project: corral("run", "--", "true", input=..., env=...)."""
+
+    def call(
+        *arguments: str,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        timeout: float = 90,
+        **options: object,
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {"CORRAL_CPUS": "1", "CORRAL_MEMORY": "768MiB", **os.environ, **(env or {})}
+        return subprocess.run(
+            [sys.executable, "-m", "corral", *arguments],
+            cwd=cwd or project,
+            env=environment,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            **{"stdin": subprocess.DEVNULL, **options} if "input" not in options else options,  # type: ignore[call-overload]
+        )
+
+    return call
