@@ -34,7 +34,7 @@ def mount_share(events: boot.DeviceEvents, share: dict[str, Any], target: str) -
 
 
 class Agent:
-    """A jail that runs. `on_message` gets what `jailed` says, `on_end` is called when it is gone."""
+    """A jail: `request` asks its first process for something, `reply` is what that says."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.number: int = setup["number"]
@@ -196,10 +196,8 @@ class Agent:
 
     def kill(self) -> None:
         """End every process of this agent."""
-        try:
+        if os.path.isdir(self.cgroup):  # else it never got that far
             boot.write(f"{self.cgroup}/cgroup.kill", "1")
-        except FileNotFoundError:
-            pass
 
 
 def _above(fd: int) -> int:

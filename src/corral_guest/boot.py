@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CGROUP_ROOT = "/sys/fs/cgroup"
-SECRET_FILE = "/sys/firmware/qemu_fw_cfg/by_name/opt/corral/secret/raw"
+FW_CFG_FILE = "/sys/firmware/qemu_fw_cfg/by_name/opt/corral/secret/raw"
 _NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
 
 
@@ -65,7 +65,7 @@ def start_cgroups() -> None:
 def take_secret() -> bytes | None:
     """The secret that QEMU's firmware configuration device holds for this guest, if any."""
     try:
-        with open(SECRET_FILE, "rb") as file:
+        with open(FW_CFG_FILE, "rb") as file:
             return file.read(64)
     except FileNotFoundError:
         return None

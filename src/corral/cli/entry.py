@@ -97,7 +97,7 @@ def main() -> NoReturn:
         show(
             CorralError(
                 f"internal error: {type(error).__name__}: {error}",
-                hint="This is a fault in corral. Run it again with --debug and report what it prints.",
+                hint="This is a fault in corral. Run it with --debug and report what that prints.",
             )
         )
         status = CorralError.exit_status

@@ -54,22 +54,63 @@ KEYS = {
     help="Run CMD in a new virtual machine on the current folder.",
 )
 @click.argument("cmd", nargs=-1, required=True, metavar="CMD [ARG]...")
-@click.option("--share", multiple=True, metavar="SRC[:DST][:ro|:rw]", help="A further folder; read-only unless :rw. Repeatable.")  # fmt: skip
+@click.option(
+    "--share",
+    multiple=True,
+    metavar="SRC[:DST][:ro|:rw]",
+    help="A further folder; read-only unless :rw. Repeatable.",
+)
 @click.option("--ro", "read_only", is_flag=True, default=None, help="The workspace is read-only.")
 @click.option("-u", "--user", metavar="NAME", help="Who runs CMD: your own name, or root.")
-@click.option("--mask", multiple=True, metavar="PATTERN", help="Hide files, as in .gitignore (.env, say). Repeatable.")  # fmt: skip
-@click.option("--unprotect", multiple=True, metavar="PATH", help="Let CMD change .git/config, .git/hooks or corral.toml.")  # fmt: skip
+@click.option(
+    "--mask",
+    multiple=True,
+    metavar="PATTERN",
+    help="Hide files, as in .gitignore (.env, say). Repeatable.",
+)
+@click.option(
+    "--unprotect",
+    multiple=True,
+    metavar="PATH",
+    help="Let CMD change .git/config, .git/hooks or corral.toml.",
+)
 @click.option("-w", "--workdir", metavar="DIR", help="Where CMD starts; default: the workspace.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass yours on. Repeatable.")  # fmt: skip
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable, or pass yours on. Repeatable.",
+)
 @click.option("--cpus", metavar="N", help="Virtual CPUs, 1 to 128.")
 @click.option("--memory", metavar="SIZE", help="Memory: 4g, 8gb, 512MiB.")
 @click.option("--timeout", metavar="TIME", help="End CMD after this time: 30s, 5m, 1h30m.")
 @click.option("--name", metavar="NAME", help="The sandbox's name; default: the folder's.")
 @click.option("--image", metavar="IMAGE", help="Where programs come from: host.")
-@click.option("--tool", multiple=True, metavar="PATH", help="A further read-only program folder. Repeatable.")  # fmt: skip
-@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="A configuration file in place of corral.toml.")  # fmt: skip
-@click.option("-t/-T", "--tty/--no-tty", "terminal", default=None, help="Give CMD a terminal or not; default: if you are at one.")  # fmt: skip
-@click.option("-i/-I", "--stdin/--no-stdin", "stdin", default=True, help="Pass standard input on (default) or not.")  # fmt: skip
+@click.option(
+    "--tool", multiple=True, metavar="PATH", help="A further read-only program folder. Repeatable."
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A configuration file in place of corral.toml.",
+)
+@click.option(
+    "-t/-T",
+    "--tty/--no-tty",
+    "terminal",
+    default=None,
+    help="Give CMD a terminal or not; default: if you are at one.",
+)
+@click.option(
+    "-i/-I",
+    "--stdin/--no-stdin",
+    "stdin",
+    default=True,
+    help="Pass standard input on (default) or not.",
+)
 @click.option("--console", is_flag=True, help="Show the guest's console on standard error.")
 @click.option("--accel", metavar="auto|kvm|tcg", help="How the machine is run; auto measures.")
 @click.option("--carrier", metavar="auto|vsock|serial", help="What carries the channel.")

@@ -26,25 +26,9 @@ ETC = (
     *("os-release", "debian_version", "lsb-release", "fedora-release", "redhat-release"),
     *("protocols", "services", "mime.types", "magic", "magic.mime", "inputrc", "terminfo"),
     *("profile", "bash.bashrc", "bashrc", "zsh", "fonts", "locale.conf", "default/locale"),
-    *(
-        "python3",
-        "python3.11",
-        "python3.12",
-        "python3.13",
-        "perl",
-        "java-17-openjdk",
-        "java-21-openjdk",
-    ),
-    *(
-        "maven",
-        "gitattributes",
-        "static",
-        "login.defs",
-        "shells",
-        "debconf.conf",
-        "dpkg",
-        "X11/rgb.txt",
-    ),
+    *("python3", "python3.11", "python3.12", "python3.13", "perl", "java-17-openjdk"),
+    *("java-21-openjdk", "maven", "gitattributes", "static", "login.defs", "shells"),
+    *("debconf.conf", "dpkg", "X11/rgb.txt"),
 )
 
 GIT_PROTECTED = ("hooks", "config")
@@ -105,7 +89,7 @@ def _toolbox() -> tuple[list[str], list[tuple[str, str]]]:
     links: list[tuple[str, str]] = []
     for path in TOP_LEVEL:
         if Path(path).is_symlink():
-            links.append((path, os.readlink(path)))
+            links.append((path, str(Path(path).readlink())))
         elif Path(path).is_dir():
             folders.append(path)
     system = Path("/run/current-system")  # NixOS: a link into /nix/store
@@ -155,15 +139,14 @@ def _masked(root: str, is_masked: Callable[[str, bool], bool]) -> tuple[list[str
     for parent, inner, names in os.walk(root):
         hidden = [n for n in inner if is_masked(os.path.relpath(f"{parent}/{n}", root), True)]
         for name in hidden:
-            path = f"{parent}/{name}"
             # A link is a name only: what it leads to is hidden where it is, or not in the guest.
-            if not os.path.islink(path):
-                folders.append(path)
+            if not Path(parent, name).is_symlink():
+                folders.append(f"{parent}/{name}")
         inner[:] = [name for name in inner if name not in hidden]
         files += [
             f"{parent}/{name}"
             for name in names
-            if not os.path.islink(f"{parent}/{name}")
+            if not Path(parent, name).is_symlink()
             and is_masked(os.path.relpath(f"{parent}/{name}", root), False)
         ]
     return files, folders
@@ -183,7 +166,7 @@ def _plain(path: str) -> bool:
 
 
 def _submodules(dot_git: Path, depth: int = 3) -> list[str]:
-    """Hooks and config of a repository's submodules and worktrees, which the host's git obeys too."""
+    """Hooks and config of submodules and worktrees, which the host's git obeys too."""
     found: list[str] = []
     for folder in (dot_git / "modules", dot_git / "worktrees"):
         if not folder.is_dir() or folder.is_symlink():

@@ -48,7 +48,7 @@ def run_lines(argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
-        assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
+        assert process.stdout is not None  # PIPE was asked for
         for line in process.stdout:
             on_line(line.decode("utf-8", "replace").rstrip("\n"))
     return process.returncode

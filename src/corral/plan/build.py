@@ -92,7 +92,7 @@ def _accel(spec: Spec, facts: Facts) -> Accel:
     if spec.machine.accel == "kvm" and not works:
         raise PlanError(
             f"KVM is asked for and cannot be used: {facts.kvm.reason}",
-            hint="Leave --accel out: without KVM the sandbox runs under emulation, as safe and slower.",
+            hint="Leave --accel out: without KVM the sandbox is emulated, as safe and slower.",
         )
     return "kvm" if works and spec.machine.accel != "tcg" else "tcg"
 

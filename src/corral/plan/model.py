@@ -35,7 +35,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The virtual machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices."""
+    """The machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices."""
 
     accel: Accel
     cpus: int

@@ -27,7 +27,7 @@ def toolbox(spec: Spec, layout: Layout) -> Export:
 
 
 def read_only_parts(spec: Spec) -> list[tuple[str, str]]:
-    """(source, target) of what a guest may only read and that is not a program folder of the host."""
+    """(source, target) of what a guest may only read, besides the host's program folders."""
     parts = [(share.source, share.target) for share in spec.shares if not share.writable]
     parts += [(tool, tool) for tool in spec.run.tools]
     return sorted(set(parts), key=lambda part: part[1])

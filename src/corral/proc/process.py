@@ -31,7 +31,7 @@ _LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 class Log:
-    """The last LOG_BYTES that came out of a descriptor; reading never stops, so no writer blocks."""
+    """The last LOG_BYTES out of a descriptor; reading never stops, so no writer blocks."""
 
     def __init__(self, echo: int | None = None) -> None:
         self._chunks: collections.deque[bytes] = collections.deque()
@@ -314,7 +314,7 @@ class Helpers:
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-        os.waitpid(self._pid, 0)
+        os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended, so this does not wait
         self._log.close()
 
 

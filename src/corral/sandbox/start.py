@@ -146,7 +146,7 @@ class _Machine:
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Sandbox]:
-        """Boot and serve. An error while the guest boots is told as a BootError with its console."""
+        """Boot and serve. What goes wrong is told with the guest's last words."""
         limit = BOOT_TIMEOUT[self._plan.machine.accel]
         try:
             async with contextlib.AsyncExitStack() as stack:
