@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,17 +58,20 @@ def corral(project: Path) -> Corral:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         timeout: float = 90,
-        **options: object,
+        **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         environment = {"CORRAL_CPUS": "1", "CORRAL_MEMORY": "768MiB", **os.environ, **(env or {})}
-        return subprocess.run(
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        finished: subprocess.CompletedProcess[str] = subprocess.run(
             [sys.executable, "-m", "corral", *arguments],
             cwd=cwd or project,
             env=environment,
             timeout=timeout,
             capture_output=True,
             text=True,
-            **{"stdin": subprocess.DEVNULL, **options} if "input" not in options else options,  # type: ignore[call-overload]
+            **options,
         )
+        return finished
 
     return call

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import Corral
 
 

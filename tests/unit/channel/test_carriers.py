@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +73,7 @@ async def test_who_cannot_prove_the_secret_is_refused(said: bytes) -> None:
             await prove_guest(ours, SECRET)
 
 
-async def test_who_says_nothing_is_refused_in_time(monkeypatch) -> None:
+async def test_who_says_nothing_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carriers, "PROOF_TIMEOUT", 0.01)
     ours, theirs = serial_pair()
     with ours, theirs:
@@ -81,7 +83,7 @@ async def test_who_says_nothing_is_refused_in_time(monkeypatch) -> None:
 
 
 @pytest.fixture
-def listener(tmp_path):
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(str(tmp_path / "s"))
         sock.listen(64)
@@ -94,7 +96,9 @@ def dial(listener: socket.socket) -> socket.socket:
     return sock
 
 
-async def test_the_guest_gets_through_between_strangers_who_are_hung_up_on(listener) -> None:
+async def test_the_guest_gets_through_between_strangers_who_are_hung_up_on(
+    listener: socket.socket,
+) -> None:
     silent, liar = dial(listener), dial(listener)
     liar.sendall(bytes(64))
     guest = dial(listener)
@@ -108,7 +112,7 @@ async def test_the_guest_gets_through_between_strangers_who_are_hung_up_on(liste
         assert liar.recv(1000)[64:] == b""
 
 
-async def test_a_crowd_is_refused_beyond_a_bound(listener) -> None:
+async def test_a_crowd_is_refused_beyond_a_bound(listener: socket.socket) -> None:
     crowd = [dial(listener) for _ in range(carriers.MAX_CANDIDATES + 1)]
     accepting = asyncio.create_task(accept_guest(listener, SECRET))
     crowd[-1].setblocking(False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from typing import Any
 
 import pytest
 
-from corral.channel import Channel, GuestError, StreamResetError, serial_pair
+from corral.channel import Channel, GuestError, Stream, StreamResetError, serial_pair
 from corral.channel.channel import MAX_CALLS
 from corral.errors import ChannelError, SandboxGoneError
 from corral_guest import wire
@@ -17,7 +18,7 @@ from .conftest import ScriptedGuest
 Ends = tuple[Channel, ScriptedGuest]
 
 
-async def stream_pair(ends: Ends):
+async def stream_pair(ends: Ends) -> Stream:
     channel, guest = ends
     stream = channel.open_stream()
     async with asyncio.TaskGroup() as group:
@@ -299,7 +300,9 @@ async def test_closing_wakes_what_waits_and_leaves_no_socket() -> None:
         {"id": 1},
     ],
 )
-async def test_control_messages_out_of_place_end_the_channel(ends: Ends, body) -> None:
+async def test_control_messages_out_of_place_end_the_channel(
+    ends: Ends, body: dict[str, Any]
+) -> None:
     channel, guest = ends
 
     def dial(params: dict[str, object]) -> None:
@@ -371,7 +374,11 @@ async def test_a_fault_in_a_handler_is_reported_and_leaves_nobody_waiting(ends: 
     channel, guest = ends
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, c: reported.append(c["exception"]))
-    channel.handle("x", lambda _: 1 / 0)
+
+    def faulty(_params: dict[str, object]) -> None:
+        raise ZeroDivisionError
+
+    channel.handle("x", faulty)
     await guest.say(wire.notification("x"))
     assert isinstance(await channel.wait_closed(), ChannelError)
     assert isinstance(reported[0], ZeroDivisionError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=5))
-def test_what_is_encoded_is_decoded(body) -> None:
+def test_what_is_encoded_is_decoded(body: dict[str, Any]) -> None:
     assert decode_body(encode_body(body)) == body
 
 
@@ -81,7 +82,7 @@ def test_garbage_raises_nothing_but_protocol_error(garbage: bytes) -> None:
 
 @given(st.dictionaries(st.sampled_from(["jsonrpc", "id", "method", "params", "result", "error"]),
                        st.just("2.0") | st.just(1) | st.just("run") | json_values))  # fmt: skip
-def test_any_object_is_parsed_or_refused(body) -> None:
+def test_any_object_is_parsed_or_refused(body: dict[str, Any]) -> None:
     with suppress(wire.ProtocolError):
         parse_message(body)
 
@@ -120,7 +121,7 @@ def test_the_four_messages_are_parsed_to_what_was_built() -> None:
         {"result": 1},
     ],
 )
-def test_a_request_with_a_wrong_member_is_refused(change) -> None:
+def test_a_request_with_a_wrong_member_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(wire.ProtocolError):
         parse_message({**wire.request(1, "exec"), **change})
 
@@ -131,7 +132,7 @@ def test_a_request_with_a_wrong_member_is_refused(change) -> None:
      {"code": 1, "message": 1}, {"code": 1, "message": "", "data": []},
      {"code": 1, "message": "", "more": 1}],
 )  # fmt: skip
-def test_an_error_with_wrong_members_is_refused(error) -> None:
+def test_an_error_with_wrong_members_is_refused(error: Any) -> None:
     with pytest.raises(wire.ProtocolError):
         parse_message({"jsonrpc": "2.0", "id": 1, "error": error})
 

@@ -38,11 +38,19 @@ def refused(data: bytes, *streams: int) -> str:
     return str(error.value)
 
 
+def carried(event: wire.Event) -> bytes:
+    """The bytes of an event that must be Data."""
+    assert isinstance(event, Data)
+    return event.data
+
+
 # Everything arrives, in order, however it is cut
 
 
 @given(st.lists(st.integers(1, 5000), max_size=60), st.data())
-def test_what_is_sent_arrives_however_the_carrier_cuts_it(sizes: list[int], data) -> None:
+def test_what_is_sent_arrives_however_the_carrier_cuts_it(
+    sizes: list[int], data: st.DataObject
+) -> None:
     host, guest = pair(2)
     host.send_message(wire.notification("hello", {"n": 1}))
     sent = bytes(range(256)) * 200
@@ -50,11 +58,11 @@ def test_what_is_sent_arrives_however_the_carrier_cuts_it(sizes: list[int], data
     host.end(2)
     stream = host.take_output()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=30)))
-    events = []
+    events: list[wire.Event] = []
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         events += guest.receive(stream[start:stop])
     assert isinstance(events[0], Message)
-    assert b"".join(e.data for e in events if isinstance(e, Data)) == sent
+    assert b"".join(carried(e) for e in events if isinstance(e, Data)) == sent
     assert isinstance(events[-1], Ended)
 
 
@@ -62,7 +70,7 @@ def test_single_bytes_arrive_too() -> None:
     host, guest = pair(2)
     host.send(2, b"x" * 40000)
     events = [e for byte in host.take_output() for e in guest.receive(bytes([byte]))]
-    assert sum(len(e.data) for e in events) == 40000
+    assert sum(len(carried(e)) for e in events) == 40000
 
 
 def test_a_full_frame_fits_one_write_to_a_virtio_port() -> None:
@@ -79,7 +87,7 @@ def test_a_stream_opened_while_handling_a_message_is_in_time_for_its_data() -> N
         if isinstance(event, Message):
             guest.open(2)
         else:
-            seen.append(event.data)
+            seen.append(carried(event))
     assert seen == [b"input"]
 
 
@@ -89,7 +97,7 @@ def test_frames_of_a_loop_left_early_come_with_the_next_call() -> None:
     host.send(2, b"b")
     for _ in guest.receive(host.take_output()):
         break
-    assert b"".join(e.data for e in guest.receive(b""))[-1:] == b"b"
+    assert b"".join(carried(e) for e in guest.receive(b""))[-1:] == b"b"
 
 
 # Credit
@@ -101,7 +109,7 @@ def test_no_more_is_sent_than_was_granted_and_consuming_grants_more() -> None:
     assert host.send(2, blob) == wire.WINDOW
     assert host.credit(2) == 0 == host.send(2, b"more")
     for event in deliver(host, guest):
-        guest.consumed(2, len(event.data))
+        guest.consumed(2, len(carried(event)))
     assert [type(e) for e in deliver(guest, host)] == [Credit]  # in halves, not for every frame
     assert host.credit(2) >= wire.WINDOW // 2
 
@@ -114,8 +122,8 @@ def test_a_gigabyte_passes_in_bounded_memory() -> None:
         while passed < 1 << 30:
             host.send(2, blob)
             for event in deliver(host, guest):
-                passed += len(event.data)
-                guest.consumed(2, len(event.data))
+                passed += len(carried(event))
+                guest.consumed(2, len(carried(event)))
             deliver(guest, host)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
@@ -133,7 +141,7 @@ def test_credit_is_never_lost_or_made(steps: list[tuple[bool, int]]) -> None:
             eaten = min(size, unread)
             guest.consumed(2, eaten)
             unread -= eaten
-        unread += sum(len(e.data) for e in deliver(host, guest))
+        unread += sum(len(carried(e)) for e in deliver(host, guest))
         deliver(guest, host)
         assert unread <= wire.WINDOW
         assert wire.WINDOW // 2 < host.credit(2) + unread + 1 <= wire.WINDOW + 1
@@ -167,7 +175,7 @@ def test_credit_that_crosses_with_the_last_end_is_no_fault() -> None:
     host.end(2)
     guest.end(2)
     for event in events:
-        host.consumed(2, len(event.data))
+        host.consumed(2, len(carried(event)))
     assert [type(e) for e in deliver(host, guest)] == [Ended]
     assert [type(e) for e in deliver(guest, host)] == [Ended]
 
@@ -310,7 +318,7 @@ def test_any_order_of_frames_leaves_state_bounded(script: list[bytes], resets: l
         for data in script:
             for event in connection.receive(data):
                 if isinstance(event, Data):
-                    connection.consumed(event.stream, len(event.data))
+                    connection.consumed(event.stream, len(carried(event)))
     except ProtocolError:
         pass
     assert len(connection._streams) <= 2
@@ -331,7 +339,7 @@ def test_write_to_drops_exactly_what_was_taken() -> None:
 
     while host.pending_output:
         host.write_to(some)
-    assert sum(len(e.data) for e in guest.receive(taken)) == 1000
+    assert sum(len(carried(e)) for e in guest.receive(taken)) == 1000
 
 
 def test_a_write_that_fails_loses_nothing() -> None:

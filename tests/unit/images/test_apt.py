@@ -94,7 +94,7 @@ def test_an_unsigned_archive_is_refused(
 def test_a_full_disk_is_known_before_the_download(
     cache: Path, report: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = shutil._ntuple_diskusage(1 << 30, (1 << 30) - (5 << 20), 5 << 20)  # type: ignore[attr-defined]
+    full = shutil._ntuple_diskusage(1 << 30, (1 << 30) - (5 << 20), 5 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
     apt = Apt("x", [Archive(("file:/nowhere",), ("x",), ("main",), "")], report)
     with pytest.raises(ImageError, match=r"needs 160 MiB in .*; 5 MiB are free") as caught:

@@ -11,7 +11,7 @@ from corral.images import cpio
 
 def read(data: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
     """Read an archive as the kernel's init/initramfs.c does."""
-    found = {}
+    found: dict[str, tuple[int, bytes, tuple[int, int]]] = {}
     position = 0
     while True:
         assert data[position : position + 6] == b"070701"

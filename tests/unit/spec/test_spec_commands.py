@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 
+import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from corral.cli.config import command as config
 from corral.cli.trust import command as trust
 from corral.errors import ConfigError, CorralError, UntrustedConfigError, UsageError
 
+from .conftest import User
+
+Run = Callable[..., Result]
+
 
 @pytest.fixture
-def run(user, monkeypatch):
+def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(user.project)
 
-    def run(command, *arguments):
+    def run(command: click.Command, *arguments: str) -> Result:
         result = CliRunner().invoke(command, arguments)
         if isinstance(result.exception, CorralError):
             raise result.exception
@@ -27,7 +33,7 @@ def run(user, monkeypatch):
     return run
 
 
-def test_init_writes_a_file_prints_it_and_it_can_be_used(run, user):
+def test_init_writes_a_file_prints_it_and_it_can_be_used(run: Run, user: User) -> None:
     (user.project / ".env").touch()
     result = run(config, "init")
     written = (user.project / "corral.toml").read_text()
@@ -36,7 +42,7 @@ def test_init_writes_a_file_prints_it_and_it_can_be_used(run, user):
     assert user.spec().workspace.mask == ("/.env",)
 
 
-def test_init_does_not_overwrite_unless_told_to(run, user):
+def test_init_does_not_overwrite_unless_told_to(run: Run, user: User) -> None:
     user.write_project("# mine\n")
     with pytest.raises(ConfigError, match="exists already") as caught:
         run(config, "init")
@@ -47,7 +53,9 @@ def test_init_does_not_overwrite_unless_told_to(run, user):
     assert [path.name for path in user.project.iterdir()] == ["corral.toml"]
 
 
-def test_show_is_toml_with_the_origin_of_each_value(run, user, monkeypatch):
+def test_show_is_toml_with_the_origin_of_each_value(
+    run: Run, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user.configure("[machine]\ncpus = 3\n[run]\nenv = {A_TOKEN = 'hunter2', B = 'x\"y'}")
     user.write_project("[workspace]\nmask = ['.env']")
     monkeypatch.setenv("CORRAL_MEMORY", "1g")
@@ -66,7 +74,7 @@ def test_show_is_toml_with_the_origin_of_each_value(run, user, monkeypatch):
     assert 'accel = "auto"  # default' in text
 
 
-def test_show_gives_json(run, user):
+def test_show_gives_json(run: Run, user: User) -> None:
     path = user.write_project("[machine]\ncpus = 99")
     data = json.loads(run(config, "show", "--json").stdout)
     assert data["settings"]["machine.cpus"] == {
@@ -79,18 +87,18 @@ def test_show_gives_json(run, user):
     assert data["settings"]["run.timeout"] is None
 
 
-def test_show_marks_what_is_not_accepted(run, user):
+def test_show_marks_what_is_not_accepted(run: Run, user: User) -> None:
     user.write_project("[machine]\ncpus = 99")
     result = run(config, "show")
     assert "cpus = 99" in result.stdout and "(not accepted yet)" in result.stdout
     assert "corral trust" in result.stderr
 
 
-def test_schema_is_json(run):
+def test_schema_is_json(run: Run) -> None:
     assert json.loads(run(config, "schema").stdout)["title"] == "corral.toml"
 
 
-def test_trust_shows_accepts_and_takes_back(run, user):
+def test_trust_shows_accepts_and_takes_back(run: Run, user: User) -> None:
     user.write_project("[machine]\ncpus = 99")
     before = run(trust, "--show").output
     assert "machine.cpus: 99 instead of" in before and "not accepted" in before
@@ -105,19 +113,19 @@ def test_trust_shows_accepts_and_takes_back(run, user):
     assert "was not accepted" in run(trust, "--remove").output
 
 
-def test_trust_without_a_file_says_how_to_get_one(run):
+def test_trust_without_a_file_says_how_to_get_one(run: Run) -> None:
     with pytest.raises(ConfigError) as caught:
         run(trust)
     assert "corral config init" in (caught.value.hint or "")
 
 
-def test_trust_of_a_named_file(run, user):
+def test_trust_of_a_named_file(run: Run, user: User) -> None:
     inside = user.project / "ci.toml"
     inside.write_text("[machine]\ncpus = 99")
     run(trust, "ci.toml")
     assert user.spec(config_file=inside).machine.cpus == 99
 
 
-def test_trust_options_that_exclude_each_other(run):
+def test_trust_options_that_exclude_each_other(run: Run) -> None:
     with pytest.raises(UsageError):
         run(trust, "--show", "--remove")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from corral.errors import ConfigError
@@ -7,8 +9,10 @@ from corral.spec import SETTINGS, VARIABLES
 from corral.spec.layers import default_layer
 from corral.spec.sizes import GIB, MIB
 
+from .conftest import User
 
-def test_without_any_configuration_the_folder_is_all_there_is(user):
+
+def test_without_any_configuration_the_folder_is_all_there_is(user: User) -> None:
     spec = user.spec()
     assert spec.workspace.path == str(user.project)
     assert not spec.workspace.read_only
@@ -26,12 +30,14 @@ def test_without_any_configuration_the_folder_is_all_there_is(user):
     ("host", "machine"),
     [((1, 2 * GIB), (1, GIB)), ((64, 256 * GIB), (4, 4 * GIB)), ((2, 100 * MIB), (2, 256 * MIB))],
 )
-def test_a_machine_is_never_larger_by_default_than_the_host_can_bear(host, machine):
+def test_a_machine_is_never_larger_by_default_than_the_host_can_bear(
+    host: tuple[int, int], machine: tuple[int, int]
+) -> None:
     values = default_layer(*host).values
     assert (values["machine.cpus"], values["machine.memory"]) == machine
 
 
-def test_each_layer_outranks_the_one_below(user):
+def test_each_layer_outranks_the_one_below(user: User) -> None:
     user.configure("[machine]\ncpus = 3\nmemory = '512MiB'\naccel = 'tcg'\n[run]\ntimeout = '9m'")
     user.write_project("[machine]\ncpus = 2\nmemory = '256MiB'\n[run]\ntimeout = '8m'")
     user.environ |= {"CORRAL_MEMORY": "2g", "CORRAL_TIMEOUT": "7m"}
@@ -42,7 +48,7 @@ def test_each_layer_outranks_the_one_below(user):
     assert spec.run.timeout == 360
 
 
-def test_lists_are_added_to_and_scalars_replaced(user):
+def test_lists_are_added_to_and_scalars_replaced(user: User) -> None:
     user.configure("[workspace]\nmask = ['a']\n[run]\nenv = {A = '1', B = '1'}")
     user.write_project("[workspace]\nmask = ['b']")
     user.environ["CORRAL_MASK"] = "c, d"
@@ -51,7 +57,7 @@ def test_lists_are_added_to_and_scalars_replaced(user):
     assert spec.run.env == (("A", "1"), ("B", "2"))
 
 
-def test_a_higher_layer_changes_the_access_to_a_share(user):
+def test_a_higher_layer_changes_the_access_to_a_share(user: User) -> None:
     data = user.folder("data")
     user.configure("[[share]]\nsource = '~/data'")
     assert [share.writable for share in user.spec().shares] == [False]
@@ -59,14 +65,14 @@ def test_a_higher_layer_changes_the_access_to_a_share(user):
     assert (share.source, share.target, share.writable) == (str(data), "/data", True)
 
 
-def test_overrides_may_be_flat_or_nested_and_empty_ones_count_for_nothing(user):
+def test_overrides_may_be_flat_or_nested_and_empty_ones_count_for_nothing(user: User) -> None:
     flat = user.spec(overrides={"machine.cpus": "1cpu", "run.user": None, "share": ()})
     nested = user.spec(overrides={"machine": {"cpus": 1}, "run": {"env": []}, "share": []})
     assert flat == nested
     assert flat.machine.cpus == 1
 
 
-def test_a_share_on_the_command_line_is_read_only_unless_it_says_otherwise(user):
+def test_a_share_on_the_command_line_is_read_only_unless_it_says_otherwise(user: User) -> None:
     data = user.folder("data")
     for text, expected in (
         (f"{data}", (str(data), False)),
@@ -82,7 +88,7 @@ def test_a_share_on_the_command_line_is_read_only_unless_it_says_otherwise(user)
         assert share.source == str(data)
 
 
-def test_a_variable_by_name_is_taken_from_the_users_environment(user):
+def test_a_variable_by_name_is_taken_from_the_users_environment(user: User) -> None:
     user.environ |= {"LANG": "C.UTF-8", "TERM": "xterm"}
     user.configure("[run]\npass_env = ['LANG']")
     assert user.spec(overrides={"run.env": ["TERM", "A=b=c", "E="]}).run.env == (
@@ -93,7 +99,7 @@ def test_a_variable_by_name_is_taken_from_the_users_environment(user):
     )
 
 
-def test_a_variable_that_is_not_set_is_an_error_that_names_it(user):
+def test_a_variable_that_is_not_set_is_an_error_that_names_it(user: User) -> None:
     with pytest.raises(ConfigError, match=r"NOT_SET \(from command line \(--env\)\)"):
         user.spec(overrides={"run.env": ["NOT_SET"]})
 
@@ -101,18 +107,18 @@ def test_a_variable_that_is_not_set_is_an_error_that_names_it(user):
 @pytest.mark.parametrize(
     "name", ["GITHUB_TOKEN", "OPENAI_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "X_TOKENS"]
 )
-def test_a_variable_that_looks_like_a_credential_is_warned_about(user, name):
+def test_a_variable_that_looks_like_a_credential_is_warned_about(user: User, name: str) -> None:
     user.environ[name] = "hunter2"
     (warning,) = user.spec(overrides={"run.env": [name]}).warnings
     assert name in warning and "hunter2" not in warning
 
 
 @pytest.mark.parametrize("name", ["KEYBOARD", "TOKENIZERS_PARALLELISM", "PATH", "MONKEY"])
-def test_harmless_names_are_not_warned_about(user, name):
+def test_harmless_names_are_not_warned_about(user: User, name: str) -> None:
     assert user.spec(overrides={"run.env": [f"{name}=x"]}).warnings == ()
 
 
-def test_every_variable_sets_its_setting(user):
+def test_every_variable_sets_its_setting(user: User) -> None:
     data = user.folder("data")
     kernel = user.home / "vmlinux"
     kernel.write_bytes(b"\x7fELF")
@@ -152,12 +158,12 @@ def test_every_variable_sets_its_setting(user):
     assert spec.run.tools == (str(user.home / ".nvm"),)
 
 
-def test_an_empty_variable_counts_as_not_set(user):
+def test_an_empty_variable_counts_as_not_set(user: User) -> None:
     user.environ["CORRAL_CPUS"] = ""
     assert user.spec().machine.cpus >= 1
 
 
-def test_a_wrong_variable_or_option_is_named(user):
+def test_a_wrong_variable_or_option_is_named(user: User) -> None:
     user.environ["CORRAL_CPUS"] = "many"
     with pytest.raises(ConfigError, match="CORRAL_CPUS: “many”"):
         user.spec()
@@ -166,31 +172,31 @@ def test_a_wrong_variable_or_option_is_named(user):
         user.spec(overrides={"machine.memory": "9x"})
 
 
-def test_a_misspelt_variable_is_pointed_out(user):
+def test_a_misspelt_variable_is_pointed_out(user: User) -> None:
     user.environ["CORRAL_CPU"] = "2"
     assert "CORRAL_CPUS" in user.spec().warnings[0]
 
 
-def test_an_unknown_override_is_named_with_the_nearest(user):
+def test_an_unknown_override_is_named_with_the_nearest(user: User) -> None:
     with pytest.raises(ConfigError) as caught:
         user.spec(overrides={"machine.cpu": 2})
     assert "machine.cpus" in (caught.value.hint or "")
 
 
-def test_paths_in_the_users_file_start_at_its_folder(user):
+def test_paths_in_the_users_file_start_at_its_folder(user: User) -> None:
     (user.config.parent / "lib").mkdir()
     user.configure("[[share]]\nsource = 'lib'\ntarget = '/lib-data'")
     assert user.spec().shares[0].source == str(user.config.parent / "lib")
 
 
-def test_the_users_own_file_may_be_a_link(user):
+def test_the_users_own_file_may_be_a_link(user: User) -> None:
     elsewhere = user.home / "dotfiles.toml"
     elsewhere.write_text("[machine]\ncpus = 3\n")
     user.config.symlink_to(elsewhere)
     assert user.spec().machine.cpus == 3
 
 
-def test_masks_of_a_project_file_above_hold_in_its_subfolders(user):
+def test_masks_of_a_project_file_above_hold_in_its_subfolders(user: User) -> None:
     user.write_project("[workspace]\nmask = ['/sub/secret.txt', '*.key', 'other/x']")
     (user.project / "sub").mkdir()
     spec = user.spec(user.project / "sub")
@@ -198,14 +204,14 @@ def test_masks_of_a_project_file_above_hold_in_its_subfolders(user):
     assert spec.workspace.mask == ("/secret.txt", "*.key")
 
 
-def test_a_masked_folder_is_no_workspace(user):
+def test_a_masked_folder_is_no_workspace(user: User) -> None:
     user.write_project("[workspace]\nmask = ['secrets/']")
     (user.project / "secrets" / "deep").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"hidden by workspace\.mask"):
         user.spec(user.project / "secrets" / "deep")
 
 
-def test_a_named_file_takes_the_place_of_the_projects(user, tmp_path):
+def test_a_named_file_takes_the_place_of_the_projects(user: User, tmp_path: Path) -> None:
     user.write_project("[machine]\ncpus = 1")
     named = tmp_path / "mine.toml"
     named.write_text("[machine]\ncpus = 3")

@@ -8,7 +8,7 @@ from corral.errors import ConfigError
 from corral.spec.masks import check_pattern, matcher, rebase
 
 
-def test_patterns_hide_files_as_gitignore_does():
+def test_patterns_hide_files_as_gitignore_does() -> None:
     masked = matcher([".env*", "!.env.example", "secrets/", "/build/*.key"])
     hidden = [(".env", False), ("a/.env.local", False), ("secrets", True), ("a/secrets/b", False)]
     assert all(masked(*each) for each in hidden)
@@ -17,12 +17,12 @@ def test_patterns_hide_files_as_gitignore_does():
     assert not any(masked(*each) for each in shown)
 
 
-def test_no_patterns_hide_nothing():
+def test_no_patterns_hide_nothing() -> None:
     assert not matcher([])("anything", False)
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "#x", "!", "!/", "a\\", "/", "a\nb", "\udcff"])
-def test_a_pattern_that_can_hide_nothing_is_refused(wrong):
+def test_a_pattern_that_can_hide_nothing_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="mask"):
         check_pattern(wrong)
 
@@ -41,7 +41,9 @@ def test_a_pattern_that_can_hide_nothing_is_refused(wrong):
         ("sub/.env", "", ("sub/.env",)),
     ],
 )
-def test_patterns_of_a_folder_above_read_right_from_the_workspace(pattern, below, expected):
+def test_patterns_of_a_folder_above_read_right_from_the_workspace(
+    pattern: str, below: str, expected: tuple[str, ...]
+) -> None:
     assert sorted(rebase([pattern], below)) == sorted(expected)
 
 
@@ -54,7 +56,9 @@ _pattern_part = st.one_of(_part, st.sampled_from(["*", "**", "*.key", "?"]))
     _part,
     st.lists(_part, min_size=1, max_size=3),
 )
-def test_a_rebased_pattern_hides_the_same_files_below(patterns, folder, rest):
+def test_a_rebased_pattern_hides_the_same_files_below(
+    patterns: list[str], folder: str, rest: str
+) -> None:
     usable = []
     for pattern in patterns:
         try:
@@ -69,7 +73,9 @@ def test_a_rebased_pattern_hides_the_same_files_below(patterns, folder, rest):
 
 
 @given(st.lists(st.sampled_from([".env", "!.env", "a/", "!a/", "*.key", "!x.key"])), st.data())
-def test_one_more_pattern_never_shows_a_hidden_file(patterns, data):
+def test_one_more_pattern_never_shows_a_hidden_file(
+    patterns: list[str], data: st.DataObject
+) -> None:
     more = data.draw(st.sampled_from([".env", "a/", "*.key", "/a/b"]))
     position = data.draw(st.integers(0, len(patterns)))
     path = data.draw(st.sampled_from([".env", "a/b", "a/x.key", "x.key", "a/.env"]))

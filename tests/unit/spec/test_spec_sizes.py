@@ -36,17 +36,17 @@ from corral.spec.sizes import (
         (str(64 * MIB), 64 * MIB),
     ],
 )
-def test_memory_is_read_as_docker_and_qemu_write_it(written, size):
+def test_memory_is_read_as_docker_and_qemu_write_it(written: str, size: int) -> None:
     assert parse_memory(written) == size
 
 
 @pytest.mark.parametrize("wrong", ["63MiB", "1025GiB", "0", 4, -1, "99999999999999999999t"])
-def test_memory_beyond_its_limits_is_refused_and_the_limits_are_named(wrong):
+def test_memory_beyond_its_limits_is_refused_and_the_limits_are_named(wrong: str) -> None:
     with pytest.raises(ConfigError, match="64MiB to 1TiB"):
         parse_memory(wrong)
 
 
-def test_a_number_without_a_unit_is_bytes_and_the_error_says_so():
+def test_a_number_without_a_unit_is_bytes_and_the_error_says_so() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_memory(4)
     assert "4 bytes" in caught.value.message
@@ -54,30 +54,30 @@ def test_a_number_without_a_unit_is_bytes_and_the_error_says_so():
 
 
 @pytest.mark.parametrize("wrong", ["", "g", "4x", "4 4g", "-4g", "1e9", "٤g", True, None, 1.5, []])
-def test_what_is_no_size_is_refused(wrong):
+def test_what_is_no_size_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="not a size"):
         parse_memory(wrong)
 
 
-def test_disks_go_to_ten_terabytes():
+def test_disks_go_to_ten_terabytes() -> None:
     assert parse_disk("10TB") == 10 * TIB
     with pytest.raises(ConfigError, match="10TiB"):
         parse_disk("10241g")
 
 
-def test_a_9p_message_is_between_4kib_and_16mib():
+def test_a_9p_message_is_between_4kib_and_16mib() -> None:
     assert parse_msize("512KiB") == 512 * 1024
     with pytest.raises(ConfigError):
         parse_msize("1k")
 
 
 @pytest.mark.parametrize("written", [2, "2", "2cpu", "2cpus", "2 CPU"])
-def test_cpus_are_counted(written):
+def test_cpus_are_counted(written: str) -> None:
     assert parse_cpus(written) == 2
 
 
 @pytest.mark.parametrize("wrong", [0, 129, "0", "1000", True, "two", 1.5, None, 10**400])
-def test_wrong_numbers_of_cpus_are_refused(wrong):
+def test_wrong_numbers_of_cpus_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError):
         parse_cpus(wrong)
 
@@ -86,32 +86,32 @@ def test_wrong_numbers_of_cpus_are_refused(wrong):
     ("written", "seconds"),
     [("30s", 30), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), (2, 2), (0.5, 0.5), ("90", 90)],
 )
-def test_durations_are_read(written, seconds):
+def test_durations_are_read(written: str, seconds: float) -> None:
     assert parse_duration(written) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "wrong", ["", "s", "30x", 0, -1, "0s", "366d", math.nan, math.inf, True, None, 10**400]
 )
-def test_wrong_durations_are_refused(wrong):
+def test_wrong_durations_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError):
         parse_duration(wrong)
 
 
 @given(st.integers(MIN_MEMORY // MIB, MAX_MEMORY // MIB))
-def test_a_shown_size_reads_back_the_same(count):
+def test_a_shown_size_reads_back_the_same(count: int) -> None:
     assert parse_memory(format_size(count * MIB)) == count * MIB
 
 
 @given(st.integers(1, 10**9))
-def test_a_shown_duration_reads_back_the_same(milliseconds):
+def test_a_shown_duration_reads_back_the_same(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(
         milliseconds / 1000
     )
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none()))
-def test_nothing_but_a_config_error_comes_of_any_value(value):
+def test_nothing_but_a_config_error_comes_of_any_value(value: str) -> None:
     for parse in (parse_memory, parse_disk, parse_msize, parse_cpus, parse_duration):
         try:
             parse(value)
@@ -119,6 +119,6 @@ def test_nothing_but_a_config_error_comes_of_any_value(value):
             assert error.message.isprintable()
 
 
-def test_an_endless_number_is_not_printed():
+def test_an_endless_number_is_not_printed() -> None:
     with pytest.raises(ConfigError, match="more than 70 digits"):
         parse_cpus(10**5000)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,19 +17,18 @@ from corral.spec.values import Base, NamedShare
 BASE = Base("/p", "/home/u", "/p")
 
 
-def parse(text):
-    return parse_document(text if isinstance(text, bytes) else text.encode(), "corral.toml", BASE)[
-        0
-    ]
+def parse(text: str | bytes) -> dict[str, object]:
+    content = text if isinstance(text, bytes) else text.encode()
+    return parse_document(content, "corral.toml", BASE)[0]
 
 
-def error_of(text):
+def error_of(text: str | bytes) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     return caught.value
 
 
-def test_a_whole_file_is_read():
+def test_a_whole_file_is_read() -> None:
     values = parse(
         """
         [machine]
@@ -69,7 +69,9 @@ def test_a_whole_file_is_read():
         ("[[share]]\nsource='a'\nsorce='b'", "line 3: share.sorce", "share.source"),
     ],
 )
-def test_an_unknown_key_is_named_with_its_line_and_the_nearest_one(text, message, hint):
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_one(
+    text: str, message: str, hint: str
+) -> None:
     error = error_of(text)
     assert message in error.message
     assert hint in (error.hint or "")
@@ -93,23 +95,23 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_one(text, message
         (b"\xff", "is not UTF-8"),
     ],
 )
-def test_a_wrong_value_is_named(text, message):
+def test_a_wrong_value_is_named(text: str, message: str) -> None:
     assert message in error_of(text).message
 
 
-def test_an_escape_sequence_in_a_file_does_not_reach_the_terminal():
+def test_an_escape_sequence_in_a_file_does_not_reach_the_terminal() -> None:
     error = error_of('"\\u001b[31mred\\u202e" = 1')
     assert error.message.isprintable()
     assert "\\U0000001b[31mred" in error.message
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "9" * 5_000, "a." * 20_000])
-def test_a_file_made_to_exhaust_the_parser_is_only_wrong(text):
+def test_a_file_made_to_exhaust_the_parser_is_only_wrong(text: str) -> None:
     assert "corral.toml" in error_of(text).message
 
 
 @given(st.binary(max_size=200))
-def test_nothing_but_a_config_error_comes_of_any_bytes(content):
+def test_nothing_but_a_config_error_comes_of_any_bytes(content: str) -> None:
     try:
         parse(content)
     except ConfigError as error:
@@ -120,7 +122,7 @@ _scalars = st.one_of(st.integers(), st.text(max_size=10), st.booleans(), st.list
 
 
 @given(st.sampled_from(sorted(TABLES)), st.data())
-def test_nothing_but_a_config_error_comes_of_any_value(table, data):
+def test_nothing_but_a_config_error_comes_of_any_value(table: str, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(TABLES[table].__struct_fields__))
     value = json.dumps(data.draw(_scalars))
     header = f"[[{table}]]" if table == "share" else f"[{table}]"
@@ -130,7 +132,7 @@ def test_nothing_but_a_config_error_comes_of_any_value(table, data):
         assert error.message.isprintable()
 
 
-def test_lines_are_found_in_headers_dotted_keys_and_arrays():
+def test_lines_are_found_in_headers_dotted_keys_and_arrays() -> None:
     text = "machine.cpus = 1\n[run]\n# c\ntimeout = 3\n[[share]]\nsource = 'a'\n"
     assert line_of(text, "machine.cpus") == 1
     assert line_of(text, "run.timeout") == 4
@@ -140,7 +142,7 @@ def test_lines_are_found_in_headers_dotted_keys_and_arrays():
     assert line_of(text, "nothing") is None
 
 
-def test_every_key_of_the_model_is_a_setting_and_the_other_way_round():
+def test_every_key_of_the_model_is_a_setting_and_the_other_way_round() -> None:
     modelled = {
         f"{table}.{field}"
         for table, model in TABLES.items()
@@ -150,8 +152,8 @@ def test_every_key_of_the_model_is_a_setting_and_the_other_way_round():
     assert modelled | {"share", "name"} == set(SETTINGS)
 
 
-def test_the_schema_names_every_key_and_refuses_others():
-    schema = json_schema()
+def test_the_schema_names_every_key_and_refuses_others() -> None:
+    schema: Any = json_schema()
     parts = schema["$defs"]
     for table, model in TABLES.items():
         part = parts[model.__name__]

@@ -11,6 +11,8 @@ import pytest
 from corral.errors import ConfigError, HostError, UntrustedConfigError
 from corral.spec import trust
 
+from .conftest import User
+
 USERS = """
 [machine]
 cpus = 2
@@ -24,7 +26,7 @@ writable = true
 
 
 @pytest.fixture
-def configured(user):
+def configured(user: User) -> User:
     user.folder("data")
     user.folder("other")
     user.folder(".nvm")
@@ -32,8 +34,9 @@ def configured(user):
     return user
 
 
-def accept(user):
+def accept(user: User) -> None:
     project = user.collect().project
+    assert project is not None
     trust.accept(project.path, project.sha256)
 
 
@@ -52,12 +55,12 @@ def accept(user):
         "",
     ],
 )
-def test_tightening_needs_no_acceptance(configured, text):
+def test_tightening_needs_no_acceptance(configured: User, text: str) -> None:
     configured.write_project(text)
     configured.spec()
 
 
-def test_a_project_may_take_write_access_away(configured):
+def test_a_project_may_take_write_access_away(configured: User) -> None:
     assert configured.spec().shares[0].writable
     configured.write_project("[[share]]\nsource = '~/data'")
     assert not configured.spec().shares[0].writable
@@ -83,7 +86,9 @@ def test_a_project_may_take_write_access_away(configured):
         ("[run]\ntools = ['~/.nvm']", "run.tools", ".nvm"),
     ],
 )
-def test_widening_is_refused_and_says_what_and_how_to_accept(configured, text, key, what):
+def test_widening_is_refused_and_says_what_and_how_to_accept(
+    configured: User, text: str, key: str, what: str
+) -> None:
     path = configured.write_project(text)
     with pytest.raises(UntrustedConfigError) as caught:
         configured.spec()
@@ -93,20 +98,20 @@ def test_widening_is_refused_and_says_what_and_how_to_accept(configured, text, k
     assert f"corral trust {path}" in (caught.value.hint or "")
 
 
-def test_every_widening_is_named_at_once(configured):
+def test_every_widening_is_named_at_once(configured: User) -> None:
     configured.write_project("[machine]\ncpus = 4\n[run]\nuser = 'root'")
     with pytest.raises(UntrustedConfigError) as caught:
         configured.spec()
     assert "machine.cpus" in caught.value.message and "run.user" in caught.value.message
 
 
-def test_what_the_user_overrules_widens_nothing(configured):
+def test_what_the_user_overrules_widens_nothing(configured: User) -> None:
     configured.write_project("[machine]\ncpus = 8\n[run]\nenv = {A = '1'}")
     spec = configured.spec(overrides={"machine.cpus": 1, "run.env": ["A=2"]})
     assert spec.machine.cpus == 1 and spec.run.env == (("A", "2"),)
 
 
-def test_an_accepted_file_may_widen_until_it_changes(configured):
+def test_an_accepted_file_may_widen_until_it_changes(configured: User) -> None:
     configured.write_project("[machine]\ncpus = 3")
     accept(configured)
     assert configured.spec().machine.cpus == 3
@@ -116,7 +121,9 @@ def test_an_accepted_file_may_widen_until_it_changes(configured):
     assert "changed since you accepted it" in (caught.value.hint or "")
 
 
-def test_an_acceptance_is_of_one_place_and_can_be_taken_back(configured, tmp_path):
+def test_an_acceptance_is_of_one_place_and_can_be_taken_back(
+    configured: User, tmp_path: Path
+) -> None:
     path = configured.write_project("[machine]\ncpus = 3")
     accept(configured)
     copy = tmp_path / "elsewhere"
@@ -130,7 +137,7 @@ def test_an_acceptance_is_of_one_place_and_can_be_taken_back(configured, tmp_pat
         configured.spec()
 
 
-def test_a_link_planted_as_the_projects_file_is_refused(configured, tmp_path):
+def test_a_link_planted_as_the_projects_file_is_refused(configured: User, tmp_path: Path) -> None:
     configured.write_project("[machine]\ncpus = 3")
     accept(configured)
     victim = tmp_path / "victim"
@@ -141,7 +148,7 @@ def test_a_link_planted_as_the_projects_file_is_refused(configured, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "large"])
-def test_what_is_no_ordinary_file_is_refused_without_waiting(configured, kind):
+def test_what_is_no_ordinary_file_is_refused_without_waiting(configured: User, kind: str) -> None:
     path = configured.project / "corral.toml"
     if kind == "folder":
         path.mkdir()
@@ -153,7 +160,9 @@ def test_what_is_no_ordinary_file_is_refused_without_waiting(configured, kind):
         configured.spec()
 
 
-def test_a_link_in_the_project_does_not_choose_what_an_accepted_file_shares(configured):
+def test_a_link_in_the_project_does_not_choose_what_an_accepted_file_shares(
+    configured: User,
+) -> None:
     configured.write_project("[[share]]\nsource = 'lib'\ntarget = '/data'")
     sub = configured.project / "sub"
     sub.mkdir()
@@ -166,7 +175,7 @@ def test_a_link_in_the_project_does_not_choose_what_an_accepted_file_shares(conf
         configured.spec(sub)
 
 
-def test_a_named_file_inside_the_workspace_needs_acceptance_too(configured):
+def test_a_named_file_inside_the_workspace_needs_acceptance_too(configured: User) -> None:
     inside = configured.project / "ci.toml"
     inside.write_text("[machine]\ncpus = 3")
     with pytest.raises(UntrustedConfigError):
@@ -177,7 +186,9 @@ def test_a_named_file_inside_the_workspace_needs_acceptance_too(configured):
         configured.spec(config_file=shared)
 
 
-def test_what_a_file_asks_for_is_shown_without_secrets_and_escape_sequences(configured):
+def test_what_a_file_asks_for_is_shown_without_secrets_and_escape_sequences(
+    configured: User,
+) -> None:
     configured.write_project("[run]\nenv = {API_TOKEN = 'hunter2', B = '\\u001b[2J'}")
     with pytest.raises(UntrustedConfigError) as caught:
         configured.spec()
@@ -185,7 +196,7 @@ def test_what_a_file_asks_for_is_shown_without_secrets_and_escape_sequences(conf
     assert "\x1b" not in caught.value.message
 
 
-def test_the_record_is_private_and_survives_many_writers(configured, tmp_path):
+def test_the_record_is_private_and_survives_many_writers(configured: User, tmp_path: Path) -> None:
     def one(number: int) -> None:
         trust.accept(f"/p/{number}/corral.toml", "0" * 64)
 
@@ -197,7 +208,7 @@ def test_the_record_is_private_and_survives_many_writers(configured, tmp_path):
     assert not trust.is_accepted("/p/1/corral.toml", "1" * 64)
 
 
-def test_a_record_that_others_could_write_is_not_believed(configured, tmp_path):
+def test_a_record_that_others_could_write_is_not_believed(configured: User, tmp_path: Path) -> None:
     configured.write_project("[machine]\ncpus = 3")
     accept(configured)
     record: Path = tmp_path / "state" / trust.RECORD_NAME
@@ -207,7 +218,9 @@ def test_a_record_that_others_could_write_is_not_believed(configured, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version": 2, "files": {}}'])
-def test_a_damaged_record_is_an_error_and_accepts_nothing(configured, tmp_path, content):
+def test_a_damaged_record_is_an_error_and_accepts_nothing(
+    configured: User, tmp_path: Path, content: bytes
+) -> None:
     configured.write_project("[machine]\ncpus = 3")
     accept(configured)
     (tmp_path / "state" / trust.RECORD_NAME).write_bytes(content)
