@@ -11,6 +11,8 @@
     ├── FetchError                 a download failed
     ├── ProcessError               a helper process did not start or ended unexpectedly
     ├── ChannelError               the guest broke the protocol or closed the channel
+    ├── GuestError                 the guest answered a call with an error; the channel goes on
+    ├── StreamResetError           one byte stream was given up; the channel goes on
     ├── SandboxError               the sandbox failed as a whole
     │   ├── BootError              the guest did not come up (panic, hang, missing module)
     │   └── SandboxGoneError       it ended while something was still running in it
@@ -82,6 +84,23 @@ class ProcessError(CorralError):
 
 class ChannelError(CorralError):
     """The guest broke the protocol, or the channel closed."""
+
+
+class GuestError(CorralError):
+    """The guest answered a call with an error. The channel goes on.
+
+    code: a JSON-RPC error code, or an errno that the guest passes on. data: more from the guest,
+    unchecked.
+    """
+
+    def __init__(self, message: str, *, code: int, data: dict[str, object]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class StreamResetError(CorralError):
+    """The guest, or this side, gave a stream up before its end. The channel goes on."""
 
 
 class SandboxError(CorralError):

@@ -2,15 +2,12 @@
 
 from corral.channel.carriers import accept_guest, prove_guest, serial_pair, vsock_listener
 from corral.channel.channel import Channel, Handler
-from corral.channel.failures import GuestError, StreamResetError
 from corral.channel.stream import Stream
 
 __all__ = [
     "Channel",
-    "GuestError",
     "Handler",
     "Stream",
-    "StreamResetError",
     "accept_guest",
     "prove_guest",
     "serial_pair",

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, assert_never
 
-from corral.channel.failures import GuestError, again, printable
+from corral.channel.failures import again, printable
 from corral.channel.stream import Stream
-from corral.errors import ChannelError, CorralError, SandboxGoneError
+from corral.errors import ChannelError, CorralError, GuestError, SandboxGoneError
 from corral_guest import wire
 
 # Handlers run inside the read loop: quick, not async. What they open is open before the guest's

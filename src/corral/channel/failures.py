@@ -1,27 +1,10 @@
-"""What a guest can answer instead of a result, and text of a guest made safe to show."""
+"""Failures that many tasks meet at once, and text of a guest made safe to show."""
 
 from __future__ import annotations
 
 from corral.errors import CorralError
 
 MAX_TEXT = 4096
-
-
-class GuestError(CorralError):
-    """The guest answered a call with an error. The channel goes on.
-
-    code: a JSON-RPC error code, or an errno that the guest passes on. data: more from the guest,
-    unchecked.
-    """
-
-    def __init__(self, message: str, *, code: int, data: dict[str, object]) -> None:
-        super().__init__(message)
-        self.code = code
-        self.data = data
-
-
-class StreamResetError(CorralError):
-    """The guest, or this side, gave a stream up before its end. The channel goes on."""
 
 
 def printable(text: str) -> str:

@@ -6,8 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import Protocol, Self
 
-from corral.channel.failures import StreamResetError, again, printable
-from corral.errors import CorralError
+from corral.channel.failures import again, printable
+from corral.errors import CorralError, StreamResetError
 from corral_guest.wire import Connection, StreamError
 
 READ_LIMIT = 1 << 16

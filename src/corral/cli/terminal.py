@@ -12,7 +12,8 @@ import termios
 import tty
 from collections.abc import Awaitable, Callable, Iterator
 
-from ..channel import Stream, StreamResetError
+from ..channel import Stream
+from ..errors import StreamResetError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK = 65536

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..channel import Channel, GuestError, Stream
+from ..channel import Channel, Stream
 from ..errors import (
     ChannelError,
     CommandNotFoundError,
     CorralError,
     ExecError,
+    GuestError,
     NotExecutableError,
     SandboxGoneError,
 )

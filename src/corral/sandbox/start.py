@@ -20,11 +20,12 @@ from corral_guest.seccomp import export_filter
 
 from ..backends.qemu import render
 from ..backends.qemu.control import Console, Monitor
-from ..channel import Channel, GuestError, accept_guest, serial_pair
+from ..channel import Channel, accept_guest, serial_pair
 from ..errors import (
     BootError,
     ChannelError,
     CorralError,
+    GuestError,
     HostError,
     MissingProgramError,
     ProcessError,

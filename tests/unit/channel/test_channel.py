@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from corral.channel import Channel, GuestError, Stream, StreamResetError, serial_pair
+from corral.channel import Channel, Stream, serial_pair
 from corral.channel.channel import MAX_CALLS
-from corral.errors import ChannelError, SandboxGoneError
+from corral.errors import ChannelError, GuestError, SandboxGoneError, StreamResetError
 from corral_guest import wire
 
 from .conftest import ScriptedGuest
