@@ -1,0 +1,100 @@
+"""The documentation names everything that can be set, and none of its links is broken."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from corral.cli import VERBS
+from corral.spec import SETTINGS, VARIABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every verb, and every verb of a verb, by what is typed."""
+    for verb, (module, _text) in VERBS.items():
+        command: click.Command = importlib.import_module(f"corral.cli.{module}").command
+        yield f"corral {verb}", command
+        if isinstance(command, click.Group):
+            for name, inner in command.commands.items():
+                yield f"corral {verb} {name}", inner
+
+
+def options() -> Iterator[tuple[str, str]]:
+    """(command, option) for every spelling of every option."""
+    for name, command in commands():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                for spelling in (*parameter.opts, *parameter.secondary_opts):
+                    yield name, spelling
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that GitHub makes of a page's headings."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text()))
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_a_setting_is_documented_with_its_key_option_and_variable(key: str) -> None:
+    setting = SETTINGS[key]
+    rows = [line for line in CONFIGURATION.splitlines() if line.startswith(f"| `{key}` |")]
+    assert len(rows) == 1, f"{key} has {len(rows)} rows in docs/configuration.md"
+    assert f"`{setting.option}`" in rows[0]
+    if setting.variable:
+        assert f"`{setting.variable}`" in rows[0]
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_variable_is_documented(variable: str) -> None:
+    assert f"`{variable}`" in CONFIGURATION
+
+
+def test_every_option_of_every_command_is_documented() -> None:
+    missing = [
+        f"{name} {option}"
+        for name, option in options()
+        if not re.search(rf"`{re.escape(option)}[` ]", CONFIGURATION)
+    ]
+    assert missing == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [verb for verb in VERBS if f"`corral {verb}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_readme_leads_with_the_two_commands() -> None:
+    first = FENCE.search((ROOT / "README.md").read_text())
+    assert first is not None
+    assert first[0].splitlines()[1:3] == [
+        "./corral run -- sh -c 'uname -a; id; git status; echo done > result.txt'",
+        "make test",
+    ]
