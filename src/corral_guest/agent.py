@@ -8,9 +8,10 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import socket
 
-from . import boot, linux, seccomp
+from . import boot, jail, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 TOOLBOX = "/toolbox"
 AGENTS = "/agents"
-RUNTIME = "/run/corral"  # where a jail sees the base image, from which `jailed` runs
 NOBODY = 65534  # what ids outside a user namespace's map look like (the kernel's overflowuid)
 MAX_REPLY = 4096  # bytes; `jailed` says little
-_SO_SNDBUFFORCE = 32
-_SEND_BUFFER = 4 << 20
+MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
+OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
 
 
 def mount_share(events: boot.DeviceEvents, share: dict[str, Any], target: str) -> None:
@@ -43,7 +43,6 @@ class Agent:
         self.home = f"{AGENTS}/{self.number}"
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
         self.socket: socket.socket | None = None
-        self.pid = 0
         self.up_request: int | None = None  # who asked for it, until the jail is up
 
     def prepare(self, events: boot.DeviceEvents) -> None:
@@ -84,101 +83,53 @@ class Agent:
     def start(self) -> None:
         """Start the jail; `jailed` answers on `socket` when it is up."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         ours.setblocking(False)
         os.mkdir(self.cgroup)
         for name, value in self._setup["limits"]:
             boot.write(f"{self.cgroup}/{name}", value)
-        info_read, info_write = os.pipe2(os.O_CLOEXEC)
-        complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        block_read, block_write = os.pipe2(os.O_CLOEXEC)
-        filter_fd = seccomp.as_memfd(seccomp.jail_filter())
-        # bwrap sees these numbers: the control socket is `jailed`'s descriptor 3.
-        passed = {2: complain, 3: theirs.fileno(), 4: info_write, 5: block_read, 6: filter_fd}
-        self.pid = self._fork([*self._bwrap(info=4, block=5, filter_fd=6)], passed)
-        for fd in (complain, info_write, block_read, filter_fd):
-            os.close(fd)
-        theirs.close()
+        names = {
+            "@root": f"{self.home}/root",
+            "@export": f"{self.home}/export",
+            "@toolbox": TOOLBOX,
+        }
+        pause = jail.make(self._setup, names, self.cgroup, self.uid)
         try:
-            child = _child_pid(info_read)
-            if not child:
-                raise OSError(0, f"the jail did not start: {_rest(complaints)}")
-            for kind in ("uid_map", "gid_map"):
-                boot.write(f"/proc/{child}/{kind}", self._setup[kind])
-            os.write(block_write, b"x")
+            jail.enter(self._setup, pause, self.cgroup, theirs)
         finally:
-            os.close(info_read)
-            os.close(block_write)
-            os.close(complaints)
+            os.close(pause)
+            theirs.close()
         self.socket = ours
-
-    def _fork(self, argv: list[str], passed: dict[int, int]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        try:
-            # Out of the way first, so that no descriptor is overwritten before it is copied.
-            high = {target: _above(fd) for target, fd in passed.items()}
-            for target, fd in high.items():
-                os.dup2(fd, target, inheritable=True)
-            os.setsid()
-            boot.write(f"{self.cgroup}/cgroup.procs", "0")
-            boot.write("/proc/self/oom_score_adj", "0")
-            os.setgroups([])
-            os.setresgid(self.uid, self.uid, self.uid)
-            os.setresuid(self.uid, self.uid, self.uid)
-            null = os.open("/dev/null", os.O_RDWR)
-            os.dup2(null, 0)
-            os.dup2(null, 1)
-            os.execve(argv[0], argv, {"PATH": "/usr/bin"})
-        finally:
-            os._exit(125)
-
-    def _bwrap(self, *, info: int, block: int, filter_fd: int) -> list[str]:
-        setup = self._setup
-        argv = [
-            "/usr/bin/bwrap",
-            *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
-            *("--unshare-uts", "--unshare-cgroup", "--hostname", setup["hostname"]),
-            *("--as-pid-1", "--die-with-parent", "--seccomp", str(filter_fd)),
-            *("--info-fd", str(info), "--userns-block-fd", str(block)),
-        ]
-        if setup["root"]:
-            argv += ["--cap-add", "ALL"]
-        for step in setup["tree"]:
-            argv += [
-                argument.replace("@root", f"{self.home}/root")
-                .replace("@export", f"{self.home}/export")
-                .replace("@toolbox", TOOLBOX)
-                for argument in step
-            ]
-        loader, folders = _runtime()
-        for folder in ("usr", "lib", "lib64"):
-            if os.path.isdir(f"/{folder}") and not os.path.islink(f"/{folder}"):
-                argv += ["--ro-bind", f"/{folder}", f"{RUNTIME}/{folder}"]
-        return [
-            *argv,
-            *("--chdir", "/", "--"),
-            RUNTIME + loader,
-            *("--library-path", ":".join(RUNTIME + folder for folder in folders)),
-            f"{RUNTIME}/usr/bin/python3",
-            *("-I", "-S", "-E", "-c", "from corral_guest import jailed; jailed.main()"),
-        ]
 
     def request(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         """Send one request to `jailed`, with descriptors. Raises OSError when it cannot take it."""
         assert self.socket is not None
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.socket.sendmsg([json.dumps(message).encode()], rights)
+        data, passed, long = json.dumps(message).encode(), list(fds or ()), -1
+        try:
+            if len(data) > MAX_REQUEST:
+                # A packet is one block of kernel memory, and a megabyte of it may not be had.
+                long = os.memfd_create("request", os.MFD_CLOEXEC)
+                with open(long, "wb", closefd=False) as file:
+                    file.write(data)
+                data, passed = b"{}", [long, *passed]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))]
+            self.socket.sendmsg([data], rights if passed else [])
+        finally:
+            if long >= 0:
+                os.close(long)
 
     def reply(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message from `jailed`; None when it is gone or talks nonsense."""
+        """The next message from `jailed`; None when it is gone or talks nonsense.
+
+        Raises BlockingIOError when there is none yet.
+        """
         assert self.socket is not None
         fds = array.array("i")
         try:
             data, ancillary, flags, _address = self.socket.recvmsg(
                 MAX_REPLY, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
             )
+        except BlockingIOError:
+            raise
         except OSError:
             return None
         for level, kind, payload in ancillary:
@@ -198,36 +149,3 @@ class Agent:
         """End every process of this agent."""
         if os.path.isdir(self.cgroup):  # else it never got that far
             boot.write(f"{self.cgroup}/cgroup.kill", "1")
-
-
-def _above(fd: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20)
-
-
-def _child_pid(fd: int) -> int:
-    """The pid that bwrap writes to its --info-fd (`{"child-pid": 12, ...`); 0 when it ended."""
-    text = b""
-    while b"}" not in text:  # to the end: bwrap must not meet a closed pipe
-        part = os.read(fd, 4096)
-        if not part:
-            return 0
-        text += part
-    return int(text.split(b":")[1].split(b",")[0].split(b"}")[0])
-
-
-def _rest(fd: int) -> str:
-    try:
-        return os.read(fd, 4096).decode(errors="replace").strip()
-    except BlockingIOError:
-        return "bwrap said nothing"
-
-
-def _runtime() -> tuple[str, list[str]]:
-    """The loader and the library folders that this very process runs with."""
-    with open("/proc/self/maps") as file:
-        paths = {line.rstrip("\n").split(" ", 5)[-1].strip() for line in file}
-    libraries = {path for path in paths if ".so" in path and "lib-dynload" not in path}
-    loader = next(path for path in libraries if os.path.basename(path).startswith("ld-"))
-    return loader, sorted({os.path.dirname(path) for path in libraries})

@@ -20,11 +20,21 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
-PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 RB_POWER_OFF = 0x4321FEDC  # linux/reboot.h
+
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 
@@ -75,3 +85,31 @@ def load_module(path: str) -> None:
 def reboot(command: int) -> None:
     """reboot(2)."""
     _check(_libc.reboot(ctypes.c_int(command)), "reboot")
+
+
+def enter_namespaces(pidfd: int) -> None:
+    """setns(2): join all namespaces of a process (the PID namespace is for children)."""
+    kinds = (CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS)
+    flags = CLONE_NEWCGROUP
+    for kind in kinds:
+        flags |= kind
+    _check(_libc.setns(pidfd, flags), "setns")
+
+
+def drop_capabilities() -> None:
+    """capset(2) and the bounding set: none, now and for all children."""
+    number = 0
+    while _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) == 0:
+        number += 1  # until EINVAL: the kernel knows no more of them
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def install_filter(program: bytes) -> None:
+    """seccomp(2), mode filter, for this process and all its children."""
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+    filter_ = Program(len(program) // 8, program)
+    _check(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(filter_), 0, 0), "seccomp")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from . import pack
+from . import pack, pause
 from .cpio import Entry, character_device, file, folder, symlink
 from .elf import loadable
 from .kernel import Kernel
@@ -66,6 +67,7 @@ def collect(
     entries[f"/usr/{packed.library}/{zip_name}"] = file(library_zip)
     entries[f"{standard}/os.py"] = file(b"")  # the landmark of getpath.py
     entries["/corral/init.pyc"] = file(init)
+    entries["/corral/pause"] = file(pause.program(os.uname().machine), 0o755)
     programs = {"/usr/bin/python3": python, "/usr/bin/bwrap": bwrap}
     for name, path in packed.extensions.items():
         programs[f"{standard}/lib-dynload/{name}"] = Path(path)

@@ -7,6 +7,7 @@ and vhost-device-vsock their own --help.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from corral_guest import wire
@@ -31,6 +32,7 @@ _DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 KERNEL_COMMAND_LINE = (
     # panic=-1 with -no-reboot: a panic ends QEMU, so that it is noticed at once.
     "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable random.trust_cpu=on no_timer_check "
+    "cryptomgr.notests "
     "rdinit=/usr/bin/python3 -- -I -S -E /corral/init.pyc"
 )
 
@@ -129,7 +131,7 @@ def _moved(export: Export, empty_file: str) -> list[Step]:
     for step in resolved(export.tree, empty_file):
         match step:
             case Bind():
-                moved.append(Bind(step.source, prefix + step.target, step.access))
+                moved.append(replace(step, target=prefix + step.target))
             case Symlink():
                 moved.append(Symlink(step.target, prefix + step.path))
             case _:

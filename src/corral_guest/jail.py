@@ -1,0 +1,151 @@
+"""The making of one agent's jail, and the way into it.
+
+bubblewrap makes the namespaces and the tree, and leaves `pause` in them, which does nothing. The
+supervisor then forks into them and goes on as `jailed`: it has all of Python loaded already, and a
+new interpreter takes a second to start under emulation.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+
+from . import boot, jailed, linux, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PAUSE = "/corral/pause"  # in the base image; see corral.images.pause
+PAUSE_IN_JAIL = "/run/corral/pause"
+_UP_FD, _INFO_FD, _BLOCK_FD = 3, 4, 5  # as bwrap and pause see them; 3 is pause's by nature
+
+
+def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) -> int:
+    """Make the jail that `setup` describes; returns a pidfd of its first process.
+
+    names: the folders to put in place of the @names in the tree. uid: the agent's id in the guest.
+    Raises OSError with bubblewrap's words when it fails.
+    """
+    up_read, up_write = os.pipe2(os.O_CLOEXEC)
+    info_read, info_write = os.pipe2(os.O_CLOEXEC)
+    block_read, block_write = os.pipe2(os.O_CLOEXEC)
+    complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    passed = {2: complain, _UP_FD: up_write, _INFO_FD: info_write, _BLOCK_FD: block_read}
+    try:
+        _start_bwrap(bwrap(setup, names), passed, cgroup, uid)
+        for fd in passed.values():
+            os.close(fd)
+        child = _child_pid(info_read)
+        if child:
+            pause = os.pidfd_open(child)
+            for kind in ("uid_map", "gid_map"):
+                boot.write(f"/proc/{child}/{kind}", setup[kind])
+            os.write(block_write, b"x")
+            if os.read(up_read, 1):
+                return pause
+            os.close(pause)
+        raise OSError(0, f"the jail did not start: {_rest(complaints)}")
+    finally:
+        for fd in (up_read, info_read, block_write, complaints):
+            os.close(fd)
+
+
+def bwrap(setup: dict[str, Any], names: dict[str, str]) -> list[str]:
+    """bubblewrap's command line for a jail."""
+    argv = [
+        "/usr/bin/bwrap",
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
+        *("--unshare-uts", "--unshare-cgroup", "--hostname", setup["hostname"]),
+        *("--as-pid-1", "--die-with-parent"),
+        *("--info-fd", str(_INFO_FD), "--userns-block-fd", str(_BLOCK_FD)),
+    ]
+    for step in setup["tree"]:
+        for argument in step:
+            for name, folder in names.items():
+                argument = argument.replace(name, folder) if argument.startswith(name) else argument
+            argv.append(argument)
+    return [*argv, "--ro-bind", PAUSE, PAUSE_IN_JAIL, "--chdir", "/", "--", PAUSE_IN_JAIL]
+
+
+def _start_bwrap(argv: list[str], passed: dict[int, int], cgroup: str, uid: int) -> None:
+    if os.fork():
+        return
+    try:
+        # Out of the way first, so that no descriptor is overwritten before it is copied.
+        high = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for target, fd in passed.items()}
+        for target, fd in high.items():
+            os.dup2(fd, target, inheritable=True)
+        os.setsid()
+        _join(cgroup)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        _null_streams(0, 1)
+        os.execve(argv[0], argv, {"PATH": "/usr/bin"})
+    finally:
+        os._exit(125)
+
+
+def enter(setup: dict[str, Any], pause: int, cgroup: str, control: socket.socket) -> None:
+    """Fork a process into the jail of the process `pause`, and serve `control` there."""
+    if os.fork():
+        return
+    try:
+        _null_streams(0, 1, 2)
+        os.setsid()
+        _join(cgroup)
+        os.setgroups([])
+        linux.enter_namespaces(pause)
+        if not os.fork():  # only a child is in the PID namespace (setns(2))
+            _serve(setup, control)
+    finally:
+        os._exit(125)
+
+
+def _serve(setup: dict[str, Any], control: socket.socket) -> None:
+    """Give up everything that is not the agent's, then be `jailed`."""
+    signal.set_wakeup_fd(-1)
+    os.dup2(control.detach(), jailed.CONTROL_FD, inheritable=False)
+    os.closerange(jailed.CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    user, group = (0, 0) if setup["root"] else (setup["inside_uid"], setup["inside_gid"])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    if not setup["root"]:
+        linux.drop_capabilities()
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.install_filter(seccomp.jail_filter())
+    jailed.main()
+
+
+def _join(cgroup: str) -> None:
+    boot.write(f"{cgroup}/cgroup.procs", "0")
+    boot.write("/proc/self/oom_score_adj", "0")
+
+
+def _null_streams(*numbers: int) -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in numbers:
+        os.dup2(null, number)
+
+
+def _child_pid(fd: int) -> int:
+    """The pid that bwrap writes to its --info-fd (`{"child-pid": 12, ...`); 0 when it ended."""
+    text = b""
+    while b"}" not in text:  # to the end: bwrap must not meet a closed pipe
+        part = os.read(fd, 4096)
+        if not part:
+            return 0
+        text += part
+    return int(text.split(b":")[1].split(b",")[0].split(b"}")[0])
+
+
+def _rest(fd: int) -> str:
+    try:
+        return os.read(fd, 4096).decode(errors="replace").strip()
+    except BlockingIOError:
+        return "bwrap said nothing"
