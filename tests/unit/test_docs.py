@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from collections.abc import Iterator
@@ -98,3 +99,26 @@ def test_the_readme_leads_with_the_two_commands() -> None:
         "./corral run -- sh -c 'uname -a; id; git status; echo done > result.txt'",
         "make test",
     ]
+
+
+def messages() -> list[list[str]]:
+    """The fixed parts of every text in the program, in order; of the launcher, its lines."""
+    found = [[line] for line in (ROOT / "corral").read_text().splitlines()]
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+                found.append([str(part) for part in parts])
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append([node.value])
+    return found
+
+
+def test_errors_in_the_troubleshooting_are_errors_of_the_program() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    known = messages()
+    for heading in re.findall(r"^### `(.+)`$", page, re.MULTILINE):
+        pieces = [piece.strip() for piece in heading.split("…") if piece.strip(" .:()")]
+        assert any(
+            all(any(piece in part for part in parts) for piece in pieces) for parts in known
+        ), f"no such message: {heading}"
