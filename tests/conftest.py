@@ -12,9 +12,25 @@ from typing import Any
 
 import pytest
 
+from tests.support import golden as golden_files
 from tests.support import leftovers
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Further options of the command line."""
+    golden_files.add_option(parser)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> golden_files.Golden:
+    """golden("name", lines): lines are those of golden/name.txt beside the test's file."""
+    folder = request.path.parent / "golden"
+    regenerate = bool(request.config.getoption("--regenerate-golden"))
+    return lambda name, lines: golden_files.check(
+        folder / f"{name}.txt", lines, regenerate=regenerate
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

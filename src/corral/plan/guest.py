@@ -95,8 +95,9 @@ def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str]]
         ["--perms", "1777", "--tmpfs", "/var/tmp"],  # noqa: S108
         ["--perms", "1777", "--tmpfs", "/dev/shm"],  # noqa: S108
         ["--perms", "0755", "--tmpfs", "/run"],
-        ["--perms", "0700", "--tmpfs", identity.home],
     ]
+    if identity.home != "/":  # where it is, as for users of containers, it must hide nothing
+        steps.append(["--perms", "0700", "--tmpfs", identity.home])
     parts = [(path, "--bind", EXPORT) for path in trees.writable_parts(spec, layout)]
     parts += [(target, "--ro-bind", TOOLBOX) for _source, target in trees.read_only_parts(spec)]
     parts.sort(key=lambda part: part[0].count("/"))
@@ -124,16 +125,21 @@ def environment(
 
 def search_path(spec: Spec, facts: Facts, host: str) -> str:
     """The user's PATH as far as the guest has it, then the usual folders."""
-    visible = ("/usr/", "/opt/", "/nix/store/", "/gnu/store/", "/run/current-system/")
-    plain = ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
-    tools = tuple(tool.rstrip("/") for tool in spec.run.tools)
-    folders: list[str] = []
-    for folder in host.split(":"):
-        below_tool = any(folder == tool or folder.startswith(tool + "/") for tool in tools)
-        if folder in plain or folder.startswith(visible) or below_tool:
-            folders.append(folder)
-    for tool in tools:
-        if not any(folder.startswith(tool) for folder in folders):
+    visible = (
+        *("/usr", "/opt", "/nix/store", "/gnu/store", "/run/current-system", "/bin", "/sbin"),
+        *(spec.workspace.path, *spec.run.tools),
+        *(share.target for share in spec.shares if share.source == share.target),
+    )
+    folders = [
+        folder for folder in host.split(":") if any(_is_below(folder, path) for path in visible)
+    ]
+    for tool in spec.run.tools:
+        if not any(_is_below(folder, tool) for folder in folders):
             folders += [f"{tool}/bin", tool]
     folders += ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     return ":".join(dict.fromkeys(folders))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether path is folder or in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
