@@ -1,0 +1,1 @@
+"""Measurements. Each prints a ratio to a floor that it measures in the same run."""
