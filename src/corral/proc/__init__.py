@@ -1,5 +1,7 @@
 """Supervision: the one place that starts and ends processes."""
 
-from .process import Helpers, Log, Process
+from .crash import crash_point
+from .log import Log
+from .process import Helpers, Process
 
-__all__ = ["Helpers", "Log", "Process"]
+__all__ = ["Helpers", "Log", "Process", "crash_point"]

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import array
 import asyncio
-import collections
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -24,72 +24,13 @@ from pathlib import Path
 
 from ..errors import HostError, ProcessError
 from . import bwrap, warden
+from .crash import crash_point
+from .log import Log
 
-LOG_BYTES = 256 * 1024
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 20.0  # seconds until the warden is up
+_END_TIMEOUT = 10.0  # seconds until it and all helpers are gone of themselves
+_INLINE_MESSAGE = 64 * 1024  # bytes in a packet; what is longer travels in a file
 _LAUNCHER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-
-
-class Log:
-    """The last LOG_BYTES out of a descriptor; reading never stops, so no writer blocks."""
-
-    def __init__(self, echo: int | None = None) -> None:
-        self._chunks: collections.deque[bytes] = collections.deque()
-        self._size = 0
-        self._fd = -1
-        self._echo = echo
-        self.ended = asyncio.Event()
-
-    def attach(self, fd: int) -> None:
-        """Read from fd, which becomes ours, until its end."""
-        os.set_blocking(fd, False)
-        self._fd = fd
-        asyncio.get_running_loop().add_reader(fd, self._read)
-
-    def drain(self) -> None:
-        """Read what is there now."""
-        while self._fd >= 0 and self._read():
-            pass
-
-    def _read(self) -> bool:
-        """Take what one read gives; False when there is nothing now or no more."""
-        try:
-            data = os.read(self._fd, 65536)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self.close()
-            return False
-        if self._echo is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._echo, data)
-        self._chunks.append(data)
-        self._size += len(data)
-        while self._size > LOG_BYTES and len(self._chunks) > 1:
-            self._size -= len(self._chunks.popleft())
-        return True
-
-    def tail(self, lines: int = 12) -> str:
-        """The last lines as text, control characters made harmless."""
-        text = b"".join(self._chunks).decode("utf-8", "replace").replace("\r\n", "\n")
-        shown = "".join(
-            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
-        )
-        return "\n".join(line.rstrip() for line in shown.splitlines()[-lines:])
-
-    def content(self) -> bytes:
-        """All that is kept."""
-        return b"".join(self._chunks)
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-        self.ended.set()
 
 
 class Process:
@@ -104,7 +45,7 @@ class Process:
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def signal(self, number: int) -> None:
-        """Send a signal; to one that has ended, nothing."""
+        """Send a signal; to one that has ended, nothing. Raises ProcessError."""
         if not self.exited.done():
             self._helpers.send({"op": "signal", "id": self._number, "signal": number})
 
@@ -123,24 +64,50 @@ class Process:
         """One sentence on how it ended."""
         if not self.exited.done():
             return f"{self.name} is running"
-        status = self.exited.result()
-        if status >= 0:
-            return f"{self.name} ended with status {status}"
-        return f"{self.name} was ended by {signal.Signals(-status).name}"
+        if self._helpers.lost:
+            return f"the warden, which holds {self.name} and all other helpers, has ended"
+        return f"{self.name} {ended_how(self.exited.result())}"
+
+    @property
+    def killed(self) -> bool:
+        """Whether SIGKILL ended it, or it went with the warden."""
+        if not self.exited.done():
+            return False
+        return self.exited.result() in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+    def last_words(self) -> str | None:
+        """The last lines of its log, or of the warden's if that went first."""
+        return self.log.tail() or (self._helpers.log.tail() if self._helpers.lost else "") or None
+
+
+def ended_how(status: int) -> str:
+    """An exit status in words; bubblewrap gives 128+n for a program that signal n ended."""
+    number = -status if status < 0 else status - 128
+    try:
+        return f"was ended by {signal.Signals(number).name}"
+    except ValueError:
+        return f"ended with status {status}"
 
 
 class Helpers:
-    """The helper processes of one sandbox, and their warden."""
+    """The helper processes of one sandbox, and their warden.
+
+    log: the warden's. lost: whether the warden ended before it was told to.
+    """
 
     def __init__(self, control: socket.socket, pid: int) -> None:
         self._control = control
         self._pid = pid
+        self._warden = -1  # its pidfd, once it is up
         self._processes: dict[int, Process] = {}
-        self._started: dict[int, asyncio.Future[int]] = {}
+        self._logs: list[Log] = []
+        # A spawn's answer: a pid, or the errno that it failed with.
+        self._started: dict[int, asyncio.Future[int | OSError]] = {}
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._log = Log()
         self._next = 1
+        self.log = Log()
+        self.lost = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -150,60 +117,81 @@ class Helpers:
         """Start the warden; on leaving, end every helper and wait until all are gone.
 
         bwrap_argv: how bubblewrap is run. run_folder: removed by the warden when it ends.
+        Raises HostError.
         """
         helpers = cls._launch(bwrap_argv, root, run_folder)
         try:
+            crash_point("warden-spawned")
             await helpers._wait_up()
+            crash_point("warden-up")
             yield helpers
         finally:
             await helpers._finish()
 
     @classmethod
     def _launch(cls, bwrap_argv: tuple[str, ...], root: bool, run_folder: Path | None) -> Helpers:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, warden.MAX_MESSAGE)
-        parent = os.pidfd_open(os.getpid())
-        complaints, complain = os.pipe2(os.O_CLOEXEC)
         command = [sys.executable, "-I", "-S", "-E", str(Path(warden.__file__))]
         if run_folder is not None:
             command.append(str(run_folder))
         argv = bwrap.warden(bwrap_argv, tuple(command), root=root)
-        targets = {1: complain, 2: complain, 3: theirs.fileno(), 4: parent}
-        # Out of the way first, so that no descriptor is overwritten before it is copied.
-        high = {target: _above(fd) for target, fd in targets.items()}
-        try:
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                _LAUNCHER_ENVIRONMENT,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()],
-                setsid=True,
-                setsigmask=[],
-            )
-        finally:
-            for fd in (parent, complain, *high.values()):
-                os.close(fd)
-            theirs.close()
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as failed:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            passed.callback(theirs.close)
+            failed.callback(ours.close)
+            parent = _closed_by(passed, os.pidfd_open(os.getpid()))
+            complaints, complain = os.pipe2(os.O_CLOEXEC)
+            failed.callback(os.close, complaints)
+            _closed_by(passed, complain)
+            targets = {1: complain, 2: complain, 3: theirs.fileno(), 4: parent}
+            # Out of the way first, so that no descriptor is overwritten before it is copied.
+            high = {to: _closed_by(passed, _above(fd)) for to, fd in targets.items()}
+            actions: list[tuple[object, ...]] = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()),
+            ]
+            try:
+                pid = os.posix_spawn(
+                    argv[0],
+                    argv,
+                    _LAUNCHER_ENVIRONMENT,
+                    file_actions=actions,
+                    setsid=True,
+                    setsigmask=[],
+                )
+            except OSError as error:
+                raise HostError(
+                    f"cannot start bubblewrap ({argv[0]}): {error.strerror}.",
+                    hint="Run `corral doctor`: it says what is missing.",
+                ) from error
+            failed.pop_all()
+        ours.setblocking(False)
         helpers = cls(ours, pid)
-        helpers._log.attach(complaints)
+        helpers.log.attach(complaints)
         asyncio.get_running_loop().add_reader(ours.fileno(), helpers._receive)
         return helpers
 
     async def _wait_up(self) -> None:
-        done, _pending = await asyncio.wait(
+        await asyncio.wait(
             (self._up, self._gone),
             timeout=_START_TIMEOUT,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        if self._up not in done:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._log.ended.wait(), 1)
+        if self._up.done():
+            return
+        if not self._gone.done():
             raise HostError(
-                "cannot make the namespaces that hold corral's helper processes.",
-                hint="Run `corral doctor`: it says what this host forbids.",
-                detail=self._log.tail() or None,
+                "the warden, which is to hold corral's helper processes, was not up after "
+                f"{_START_TIMEOUT:g} seconds.",
+                hint="Try again when this machine is less busy.",
+                detail=self.log.tail() or None,
             )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.log.ended.wait(), 1)
+        raise HostError(
+            "cannot make the namespaces that hold corral's helper processes.",
+            hint="Run `corral doctor`: it says what this host forbids.",
+            detail=self.log.tail() or None,
+        )
 
     async def spawn(
         self,
@@ -222,9 +210,10 @@ class Helpers:
         process = Process(self, name, number)
         log_read, log_write = os.pipe2(os.O_CLOEXEC)
         process.log.attach(log_read)
+        self._logs.append(process.log)
         passed = {1: log_write, 2: log_write, **(fds or {})}
-        started = self._started[number] = asyncio.get_running_loop().create_future()
-        self._processes[number] = process
+        started: asyncio.Future[int | OSError] = asyncio.get_running_loop().create_future()
+        self._started[number] = started
         try:
             self.send(
                 {
@@ -238,42 +227,54 @@ class Helpers:
             )
         finally:
             os.close(log_write)
+        self._processes[number] = process
         await asyncio.wait((started, self._gone), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             raise ProcessError(f"{name} was not started: the warden is gone.")
-        try:
-            process.pid = started.result()
-        except OSError as error:
-            raise ProcessError(f"{name} was not started: {argv[0]}: {error.strerror}.") from error
+        answer = started.result()
+        if isinstance(answer, OSError):
+            raise ProcessError(f"{name} was not started: {argv[0]}: {answer.strerror}.") from answer
+        process.pid = answer
         return process
 
     def send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
-        """One packet to the warden."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        try:
-            self._control.sendmsg([json.dumps(message).encode()], rights)
-        except OSError as error:
-            raise ProcessError(f"the warden does not answer: {error.strerror}.") from error
+        """One packet to the warden. Raises ProcessError."""
+        data = json.dumps(message).encode()
+        with contextlib.ExitStack() as stack:
+            fds = list(fds or ())
+            if len(data) > _INLINE_MESSAGE:  # a packet's size is limited by the system's settings
+                file = _closed_by(stack, os.memfd_create("message", os.MFD_CLOEXEC))
+                with open(os.dup(file), "wb") as writer:
+                    writer.write(data)
+                data = warden.IN_FILE
+                fds = [file, *fds]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                self._control.sendmsg([data], rights)
+            except OSError as error:
+                raise ProcessError(f"the warden does not answer: {error.strerror}.") from error
 
     def _receive(self) -> None:
         try:
-            data, _fds = warden.receive(self._control)
+            data, fds = warden.receive(self._control)
         except BlockingIOError:
             return
         except ConnectionError:
-            data = b""
+            data, fds = b"", []
         if not data:
             self._lost()
             return
         message = json.loads(data)
         number, operation = message["id"], message["op"]
         if operation == "up":
+            (self._warden,) = fds
             self._up.set_result(None)
         elif operation == "started":
             self._started.pop(number).set_result(message["pid"])
         elif operation == "failed":
             failure = OSError(message["errno"], os.strerror(message["errno"]))
-            self._started.pop(number).set_exception(failure)
+            del self._processes[number]
+            self._started.pop(number).set_result(failure)
         elif operation == "exited":
             process = self._processes.pop(number)
             process.log.drain()  # its last words, for whoever is told now
@@ -281,44 +282,61 @@ class Helpers:
 
     def _lost(self) -> None:
         """The warden has ended, and with it, by the kernel's hand, every helper."""
+        self.lost = True
         asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self.log.drain()
         if not self._gone.done():
             self._gone.set_result(None)
+        self._forget_processes()
+
+    def _forget_processes(self) -> None:
         for process in self._processes.values():
             process.exited.set_result(-signal.SIGKILL)
         self._processes.clear()
 
     async def _finish(self) -> None:
         """Close the socket, which ends the warden and all helpers, and wait for that."""
-        loop = asyncio.get_running_loop()
+        crash_point("warden-ending")
         if not self._gone.done():
-            loop.remove_reader(self._control.fileno())
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._gone.set_result(None)
         self._control.close()
         await asyncio.shield(asyncio.ensure_future(self._reap()))
-        for process in self._processes.values():
-            if not process.exited.done():
-                process.exited.set_result(-signal.SIGKILL)
-        self._processes.clear()
+        crash_point("helpers-gone")
 
     async def _reap(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        pidfd = os.pidfd_open(self._pid)
-        loop.add_reader(pidfd, ended.set)
-        try:
-            await asyncio.wait_for(ended.wait(), 10)
-        except TimeoutError:
-            os.kill(self._pid, signal.SIGKILL)
-            await ended.wait()
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-        os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended, so this does not wait
-        self._log.close()
+        """Wait for the warden, which the kernel ends last of its namespace, and for bubblewrap."""
+        if self._warden >= 0:
+            await _wait_or_kill(self._warden)
+            os.close(self._warden)
+        bubblewrap = os.pidfd_open(self._pid)
+        await _wait_or_kill(bubblewrap)
+        os.close(bubblewrap)
+        os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended
+        self._forget_processes()
+        for log in (self.log, *self._logs):
+            log.drain()
+            log.close()
+
+
+async def _wait_or_kill(pidfd: int) -> None:
+    """Wait until the process has ended; it is killed when it takes too long."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), _END_TIMEOUT)
+    except TimeoutError:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+
+
+def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _above(fd: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)

@@ -8,8 +8,10 @@ be killed so that something stays.
 It first cuts its mount namespace off from the host's (private propagation): bubblewrap makes its
 own mounts slaves, and a mount made later on the host would otherwise appear inside a sandbox.
 
-Messages are one JSON object a packet; descriptors travel beside them.
+Messages are one JSON object a packet; descriptors travel beside them. A packet that is IN_FILE has
+its object in a file, its first descriptor.
 
+    up      {"op": "up", "id": 0} + a pidfd of the warden
     spawn   {"op": "spawn", "id": 1, "argv": [...], "env": {...}, "fds": [10, 11]} + descriptors
             fds: the numbers that the descriptors get in the new process; 1 and 2 its output
     signal  {"op": "signal", "id": 1, "signal": 15}
@@ -33,7 +35,8 @@ import sys
 
 CONTROL_FD = 3
 PARENT_FD = 4
-MAX_MESSAGE = 1 << 20  # bytes; the longest argv is a tree with many shares
+MAX_MESSAGE = 1 << 17  # bytes
+IN_FILE = b"file"
 MAX_FDS = 64
 _FIRST_HIGH_FD = 200  # above every number that a plan gives to a process
 
@@ -78,9 +81,16 @@ class Warden:
 
     def handle(self) -> bool:
         """Carry out one request; False when the client is gone."""
-        data, fds = receive(self._control)
+        try:
+            data, fds = receive(self._control)
+        except ConnectionError:  # it went without reading all that it was told
+            return False
         if not data:
             return False
+        if data == IN_FILE:
+            with open(fds.pop(0), "rb") as file:
+                file.seek(0)
+                data = file.read()
         request = json.loads(data)
         number = request["id"]
         if request["op"] == "spawn":
@@ -111,10 +121,17 @@ class Warden:
                 code = os.waitstatus_to_exitcode(status)
                 self._send({"op": "exited", "id": number, "status": code})
 
-    def _send(self, message: dict[str, object]) -> None:
+    def announce(self) -> None:
+        """Say that we are up; our pidfd tells the client, at the end, that everybody is gone."""
+        pidfd = os.pidfd_open(os.getpid())
+        self._send({"op": "up", "id": 0}, [pidfd])
+        os.close(pidfd)
+
+    def _send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # The client is gone; handle() meets the end of the socket next.
-            self._control.send(json.dumps(message).encode())
+            self._control.sendmsg([json.dumps(message).encode()], rights)
 
 
 def _spawn(argv: list[str], env: dict[str, str], targets: list[int], fds: list[int]) -> int:
@@ -132,16 +149,14 @@ def _spawn(argv: list[str], env: dict[str, str], targets: list[int], fds: list[i
             os.close(fd)
 
 
-def main() -> None:
-    """Serve until corral is gone. argv[1], if given, is the run folder to remove at the end."""
+def serve() -> None:
+    """Carry out requests until corral is gone."""
     # What corral itself inherited from whoever started it is nothing for its helpers.
     os.closerange(PARENT_FD + 1, os.sysconf("SC_OPEN_MAX"))
     isolate()
     control = socket.socket(fileno=CONTROL_FD)
     for fd in (CONTROL_FD, PARENT_FD):
         os.set_inheritable(fd, False)
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
     warden = Warden(control)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -149,17 +164,23 @@ def main() -> None:
     poll = select.poll()
     for fd in (CONTROL_FD, PARENT_FD, wake_read):
         poll.register(fd, select.POLLIN)
-    control.send(b'{"op": "up", "id": 0}')
-    alive = True
-    while alive:
+    warden.announce()
+    while True:
         for fd, _events in poll.poll():
             if fd == wake_read:
                 os.read(wake_read, 4096)
                 warden.reap()
             elif fd == PARENT_FD or not warden.handle():
-                alive = False
-    if len(sys.argv) > 1:
-        shutil.rmtree(sys.argv[1], ignore_errors=True)
+                return
+
+
+def main() -> None:
+    """Serve. argv[1], if given, is the run folder, removed at the end, however that comes."""
+    try:
+        serve()
+    finally:
+        if len(sys.argv) > 1:
+            shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The folder of one running sandbox: private, locked while it is in use, gone afterwards.
 
-Nothing in it is needed to end a sandbox: what is left after a power cut is swept at the next start.
+Nothing in it is needed to end a sandbox. The warden removes it when corral is killed; what is left
+after a power cut is swept at the next start.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import HostError
 from ..paths import run_root
+from ..proc import crash_point
 
 _UNFINISHED = ".new-"
-_PATIENCE = 60.0  # seconds that a folder may exist before its lock does
+_LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -31,49 +32,72 @@ def run_folder(name: str, *, keep: bool = False) -> Iterator[Path]:
     token = secrets.token_hex(3)
     unfinished, final = root / f"{_UNFINISHED}{token}", root / f"{name[:24]}-{token}"
     try:
-        unfinished.mkdir(mode=0o700)
-        lock = os.open(unfinished / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (unfinished / "empty").touch(mode=0o444)
-        (unfinished / "sockets").mkdir(mode=0o700)
-        unfinished.rename(final)
+        with _locked(root, fcntl.LOCK_SH):  # while anyone has it, unfinished folders are in use
+            unfinished.mkdir(mode=0o700)
+            crash_point("run-folder-unfinished")
+            lock = os.open(unfinished / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            crash_point("run-folder-locked")
+            (unfinished / "empty").touch(mode=0o444)
+            (unfinished / "sockets").mkdir(mode=0o700)
+            unfinished.rename(final)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise HostError(
             f"cannot make a run folder in {root}: {error.strerror}.",
             hint="Free some space there, or set XDG_RUNTIME_DIR to a folder of yours.",
         ) from error
+    crash_point("run-folder-made")
     try:
         yield final
     finally:
-        if not keep:
+        if keep:
+            # Without its lock it is nobody's: only `sweep(kept=True)` removes it.
+            (final / _LOCK).unlink(missing_ok=True)
+        else:
             shutil.rmtree(final, ignore_errors=True)
         os.close(lock)
 
 
-def sweep() -> list[Path]:
-    """Remove run folders whose sandbox is gone; returns them."""
-    removed = []
-    for folder in run_root().iterdir():
-        if folder.is_dir() and not folder.is_symlink() and _abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
-    return removed
+def sweep(*, kept: bool = False) -> list[Path]:
+    """Remove run folders whose sandbox is gone; returns them. kept: also those kept on purpose."""
+    root = run_root()
+    abandoned: list[Path] = []
+    with contextlib.suppress(BlockingIOError), _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        abandoned += root.glob(f"{_UNFINISHED}*")  # nobody is about to finish one
+    for folder in root.iterdir():
+        if not folder.name.startswith(_UNFINISHED) and folder.is_dir() and not folder.is_symlink():
+            state = _state(folder)
+            if state == "abandoned" or (kept and state == "kept"):
+                abandoned.append(folder)
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+    return abandoned
 
 
-def _abandoned(folder: Path) -> bool:
+def _state(folder: Path) -> str:
+    """What a finished run folder is: `used`, `abandoned`, `kept`; used as well if in doubt."""
     try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - folder.stat().st_mtime > _PATIENCE
-        return False
+        return "kept"
     except OSError:
-        return False
+        return "used"
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return "used"
     finally:
         os.close(lock)
-    return True
+    return "abandoned"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, operation: int) -> Iterator[None]:
+    """Hold a flock(2) on a folder; the kernel drops it when this process ends."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)

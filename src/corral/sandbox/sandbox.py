@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a busy host
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_KILLED_HINT = (
+    "Something on this host killed it. The kernel does that when memory runs out: see `dmesg`."
+)
 
 
 class Sandbox:
@@ -142,7 +145,9 @@ class WhyGone:
         def ended(_status: object) -> None:
             self.set(
                 SandboxGoneError(
-                    f"{what} is gone: {process.explain()}.", detail=process.log.tail() or None
+                    f"{what} is gone: {process.explain()}.",
+                    hint=_KILLED_HINT if process.killed else None,
+                    detail=process.last_words(),
                 )
             )
 
@@ -158,9 +163,9 @@ class WhyGone:
         """Why it is gone, or None while it lives."""
         return self._reason.result() if self._reason.done() else None
 
-    async def settle(self) -> None:
-        """After an error: give its cause, a process that ended, a moment to be noticed."""
-        await asyncio.wait((self._reason,), timeout=0.5)
+    async def settle(self, seconds: float) -> None:
+        """After an error: give its cause, a process that ended, so long to be noticed."""
+        await asyncio.wait((self._reason,), timeout=seconds)
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`, unless the sandbox is gone first."""

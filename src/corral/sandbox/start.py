@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,24 +25,29 @@ from ..errors import (
     BootError,
     ChannelError,
     CorralError,
+    ExecError,
     GuestError,
     HostError,
     MissingProgramError,
     ProcessError,
+    SandboxError,
     SandboxGoneError,
 )
-from ..events import Phase, Report
+from ..events import Notice, Phase, Report
 from ..host import Facts, Program, Virtiofsd
 from ..images import BaseImage, Kernel, ensure_base_image, ensure_kernel
 from ..images.fetch import fetch_tool
 from ..plan import Export, Plan
-from ..proc import Helpers, Process
+from ..proc import Helpers, Process, crash_point
+from .evidence import DEBUG_HINT, explained
 from .run_folder import run_folder
 from .sandbox import Sandbox, WhyGone
 
 # Seconds until the guest must be up. TCG is some ten times slower, and hosts are busy.
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 180.0}
 SYNC_TIMEOUT = 10.0
+# Seconds that an error waits for its cause to be noticed: any, and after the channel's end.
+SETTLING, LAST_WORDS = 0.5, 2.5
 VSOCK_PORT = 5000  # corral_guest.carrier
 _FIRST_GUEST_CID = 3  # vsock(7): 0 to 2 are reserved
 
@@ -99,23 +104,32 @@ async def start(
     *,
     console_echo: int | None = None,
     keep: bool = False,
+    boot_timeout: float | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
     console_echo: a descriptor that gets the guest's console, too. keep: keep the run folder, with
-    all logs. Raises BootError, HostError, ProcessError, SandboxGoneError.
+    all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. Raises BootError,
+    HostError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
     assert facts.bwrap is not None
+    limit = BOOT_TIMEOUT[plan.machine.accel] if boot_timeout is None else boot_timeout
     with run_folder(plan.name, keep=keep) as folder:
+        if keep:
+            report(Notice(level="info", message=f"logs are kept in {folder}"))
         remove = None if keep else folder
         async with Helpers.start(
             facts.bwrap.argv, root=facts.user.uid == 0, run_folder=remove
         ) as helpers:
-            machine = _Machine(plan, parts, report, helpers, folder, console_echo)
+            machine = _Machine(plan, parts, report, helpers, folder, console_echo, keep=keep)
             try:
-                async with machine.run() as sandbox:
-                    yield sandbox
+                async with machine.run(limit) as sandbox:
+                    try:
+                        yield sandbox
+                    except ExecError:  # of the command; the sandbox is well
+                        await machine.finish(sandbox)
+                        raise
                     await machine.finish(sandbox)
             finally:
                 if keep:
@@ -133,7 +147,10 @@ class _Machine:
         helpers: Helpers,
         folder: Path,
         console_echo: int | None,
+        *,
+        keep: bool,
     ) -> None:
+        self._keep = keep
         self._plan = plan
         self._parts = parts
         self._report = report
@@ -144,22 +161,24 @@ class _Machine:
         self._logs: dict[str, Process] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._secret = secrets.token_bytes(32)
+        self._waiting_for = "QEMU to start"
+        self._up = False
 
     @contextlib.asynccontextmanager
-    async def run(self) -> AsyncIterator[Sandbox]:
-        """Boot and serve. What goes wrong is told with the guest's last words."""
-        limit = BOOT_TIMEOUT[self._plan.machine.accel]
-        try:
-            async with contextlib.AsyncExitStack() as stack:
+    async def run(self, limit: float) -> AsyncIterator[Sandbox]:
+        """Boot within `limit` seconds, and serve."""
+        async with contextlib.AsyncExitStack() as stack:
+            # Explained before the stack is unwound: that ends QEMU, which would look like a cause.
+            try:
                 try:
                     async with asyncio.timeout(limit):
                         sandbox = await self._boot(stack)
                 except TimeoutError:
-                    raise BootError(f"the guest was not up after {limit:g} seconds.") from None
+                    raise self._overdue(limit) from None
+                self._up = True
                 yield sandbox
-        except (BootError, ChannelError, ProcessError, SandboxGoneError) as error:
-            await self._why_gone.settle()
-            raise self._explained(error) from error
+            except (ChannelError, ProcessError, SandboxError) as error:
+                raise await self._explained(error) from error
 
     async def _boot(self, stack: contextlib.AsyncExitStack) -> Sandbox:
         self._report(Phase(name="boot", message="booting the guest"))
@@ -170,10 +189,10 @@ class _Machine:
             monitor = await self._start_qemu(stack, theirs)
         finally:
             theirs.close()
+        self._waiting_for = "the file servers"
         if self._plan.machine.transport == "virtiofs":
-            await asyncio.gather(
-                *(self._serve(monitor, export) for export in render.exports(self._plan))
-            )
+            await _together(*(self._serve(monitor, each) for each in render.exports(self._plan)))
+        self._waiting_for = "the guest to say that it is ready"
         if listener is not None:
             ours = await self._start_vsock(stack, monitor, listener)
         channel = await stack.enter_async_context(
@@ -181,7 +200,10 @@ class _Machine:
         )
         watch = asyncio.create_task(self._watch(channel), name="watch-channel")
         stack.callback(watch.cancel)
+        crash_point("channel-started")
         await self._why_gone.guard(self._ready)
+        crash_point("guest-ready")
+        self._waiting_for = "the guest to mount its folders and start the jail"
         return await self._set_up(channel)
 
     async def _start_qemu(
@@ -190,8 +212,7 @@ class _Machine:
         plan, parts = self._plan, self._parts
         qmp, qemu_qmp = socket.socketpair()
         console, qemu_console = socket.socketpair()
-        ram = os.memfd_create("corral-ram", os.MFD_CLOEXEC)
-        os.ftruncate(ram, plan.machine.memory)
+        ram = _memory(plan.machine.memory)
         fds = {
             render.QMP_FD: qemu_qmp.fileno(),
             render.CONSOLE_FD: qemu_console.fileno(),
@@ -211,9 +232,12 @@ class _Machine:
                 plan, parts.facts, str(parts.kernel.image), str(parts.base.path), self._empty
             )
             process = await self._spawn("QEMU", argv, fds, "the virtual machine")
+        crash_point("qemu-spawned")
         self._console.attach(console)
         stack.callback(self._console.log.close)
-        return await stack.enter_async_context(Monitor.connect(qmp, process))
+        monitor = await stack.enter_async_context(Monitor.connect(qmp, process))
+        crash_point("monitor-connected")
+        return monitor
 
     @property
     def _empty(self) -> str:
@@ -246,10 +270,12 @@ class _Machine:
                 }
                 argv = render.file_server(export, server, facts.bwrap, self._empty)
                 await self._spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
+            crash_point("file-server-spawned")
             # Only the server holds its listener now: QEMU notices at once when it ends.
             await self._why_gone.guard(
                 monitor.plug("vhost-user-fs-pci", export.tag, client, tag=export.tag)
             )
+            crash_point("file-server-plugged")
 
     def _listen(self, stack: contextlib.AsyncExitStack) -> socket.socket | None:
         """Over vsock the guest dials: the listener is there before the device."""
@@ -260,6 +286,7 @@ class _Machine:
         # vhost-device-vsock: a guest's connection to port P of the host arrives at PATH_P.
         listener.bind(str(self._folder / "sockets" / f"vsock_{VSOCK_PORT}"))
         listener.listen(4)
+        crash_point("vsock-listening")
         return listener
 
     async def _start_vsock(
@@ -270,9 +297,11 @@ class _Machine:
         sockets = self._folder / "sockets"
         argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
         process = await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
+        crash_point("vsock-server-spawned")
         client = await self._why_gone.guard(_connect(sockets / "device", process))
         with client:
-            await monitor.plug("vhost-user-vsock-pci", "vsock", client)
+            await self._why_gone.guard(monitor.plug("vhost-user-vsock-pci", "vsock", client))
+        crash_point("vsock-plugged")
         return await self._why_gone.guard(accept_guest(listener, self._secret))
 
     def _on_ready(self, params: dict[str, object]) -> None:
@@ -283,8 +312,9 @@ class _Machine:
 
     async def _watch(self, channel: Channel) -> None:
         reason = await channel.wait_closed()
-        # QEMU's end closes the channel, too; its own reason says more and is on its way.
-        await asyncio.sleep(0.3)
+        if isinstance(reason, SandboxGoneError):
+            # QEMU's end closes the channel, too; its own reason says more and is on its way.
+            await self._why_gone.settle(LAST_WORDS - SETTLING)
         self._why_gone.set(reason)
 
     async def _set_up(self, channel: Channel) -> Sandbox:
@@ -293,30 +323,46 @@ class _Machine:
         try:
             setup = {**self._plan.setup, "clock": time.time_ns()}
             await sandbox.or_lost(channel.call("setup", setup))
+            crash_point("guest-set-up")
             for agent in self._plan.agents:
                 await sandbox.or_lost(channel.call("agent", agent.setup))
+            crash_point("agent-up")
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error
         return sandbox
 
     async def finish(self, sandbox: Sandbox) -> None:
         """Write back what the guest holds."""
-        with contextlib.suppress(CorralError, TimeoutError):
-            # A guest that does not answer loses nothing but what its programs never wrote out.
-            await asyncio.wait_for(sandbox.or_lost(sandbox.sync()), SYNC_TIMEOUT)
-
-    def _explained(self, error: CorralError) -> CorralError:
-        """The error with the guest's last words, or with the kernel's when it panicked."""
-        reason = self._why_gone.reason or error
-        console = self._console.log.tail(30)
-        panic = next((line for line in console.splitlines() if "Kernel panic" in line), None)
-        if panic:
-            return SandboxGoneError(
-                "the guest's kernel panicked.", hint=_PANIC_HINT, detail=console
+        crash_point("before-sync")
+        try:
+            async with asyncio.timeout(SYNC_TIMEOUT):
+                await sandbox.or_lost(sandbox.sync())
+        except (CorralError, TimeoutError) as error:
+            cause = error.message if isinstance(error, CorralError) else "it does not answer."
+            message = (
+                "the guest did not confirm that all it wrote is in the workspace; what its "
+                f"programs changed through mapped memory may be missing: {cause}"
             )
-        kind = BootError if isinstance(error, BootError) else type(reason)
-        detail = "\n".join(part for part in (reason.detail, console) if part)
-        return kind(reason.message, hint=reason.hint or _DEBUG_HINT, detail=detail or None)
+            self._report(Notice(level="warning", message=message))
+        crash_point("after-sync")
+
+    def _overdue(self, limit: float) -> BootError:
+        return BootError(
+            f"the guest was not up after {limit:g} seconds; corral waited for {self._waiting_for}.",
+            hint="Run it again with --console to see what the guest does. On a busy machine it "
+            "may need more time.",
+        )
+
+    async def _explained(self, error: CorralError) -> CorralError:
+        """The error with its cause, and with the guest's last words."""
+        if not isinstance(error, BootError):
+            await self._why_gone.settle(
+                LAST_WORDS if isinstance(error, SandboxGoneError) else SETTLING
+            )
+            error = self._why_gone.reason or error
+        self._console.log.drain()
+        next_step = None if self._keep else DEBUG_HINT
+        return explained(error, self._console.log.tail(30), up=self._up, next_step=next_step)
 
     def save_logs(self) -> None:
         """Write every log to the run folder."""
@@ -326,12 +372,32 @@ class _Machine:
             file.write_bytes(process.log.content())
 
 
-_PANIC_HINT = "If memory ran out, give the sandbox more (--memory)."
-_DEBUG_HINT = "Run it again with --debug: it keeps the logs and prints where."
-
-
 def _ignore(_params: dict[str, object]) -> None:
     """Before a Sandbox listens, no command runs."""
+
+
+def _memory(size: int) -> int:
+    """A descriptor of the guest's memory. Raises HostError."""
+    fd = os.memfd_create("corral-ram", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        os.close(fd)
+        raise HostError(
+            f"this machine does not give {size >> 20} MiB of memory: {error.strerror}.",
+            hint="Ask for less (--memory, or machine.memory).",
+        ) from error
+    return fd
+
+
+async def _together(*work: Coroutine[object, object, None]) -> None:
+    """Run all at once; the first failure ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
 
 
 def _memfd(stack: contextlib.ExitStack, name: str, content: bytes) -> int:

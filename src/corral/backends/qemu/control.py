@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from ...errors import ProcessError
-from ...proc import Log, Process
+from ...proc import Log, Process, crash_point
 
 
 class Monitor:
@@ -36,6 +36,7 @@ class Monitor:
                 await asyncio.wait_for(client.execute("quit"), 2)
             with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
                 await asyncio.wait_for(client.disconnect(), 2)
+            crash_point("qemu-quit")
 
     async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """One command. Raises ProcessError with QEMU's words when it fails."""
@@ -87,14 +88,14 @@ async def _or_ended(awaitable: object, process: Process) -> object:
         raise
     except QMPError as error:
         await _settle(process)
-        raise ProcessError(f"{process.explain()}.", detail=process.log.tail() or None) from error
+        raise ProcessError(f"{process.explain()}.", detail=process.last_words()) from error
     finally:
         if not task.done():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, QMPError):
                 await task
     await _settle(process)
-    raise ProcessError(f"{process.explain()}.", detail=process.log.tail() or None)
+    raise ProcessError(f"{process.explain()}.", detail=process.last_words())
 
 
 async def _settle(process: Process) -> None:

@@ -1,0 +1,48 @@
+"""Named points at which a test kills corral, to prove that nothing is left wherever it dies.
+
+`crash_point("qemu-spawned")` does nothing, unless the environment variable CORRAL_TEST_CRASH_AT has
+that name: then this process ends by SIGKILL, there and then, as from the kernel's memory killer.
+tests/vm/test_kill.py kills at every point of POINTS. The variable can do no harm: whoever sets
+corral's environment can send it the signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "CORRAL_TEST_CRASH_AT"
+
+# In the order in which a run comes by them.
+POINTS = (
+    "run-folder-unfinished",
+    "run-folder-locked",
+    "run-folder-made",
+    "warden-spawned",
+    "warden-up",
+    "vsock-listening",  # --carrier vsock only
+    "qemu-spawned",
+    "monitor-connected",
+    "file-server-spawned",
+    "file-server-plugged",
+    "vsock-server-spawned",  # --carrier vsock only
+    "vsock-plugged",  # --carrier vsock only
+    "channel-started",
+    "guest-ready",
+    "guest-set-up",
+    "agent-up",
+    "command-starting",
+    "command-running",
+    "command-ended",
+    "before-sync",
+    "after-sync",
+    "qemu-quit",
+    "warden-ending",
+    "helpers-gone",
+)
+
+
+def crash_point(name: str) -> None:
+    """End this process by SIGKILL if a test wants it to end here."""
+    if os.environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
