@@ -58,10 +58,11 @@ def init(force: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config_file: Path | None, as_json: bool) -> None:
+    from ..host.limits import capacity
     from ..spec.load import collect
     from ..spec.show import as_data, as_toml
 
-    loaded = collect(current_folder(), {}, os.environ, config_file=config_file)
+    loaded = collect(current_folder(), {}, os.environ, config_file=config_file, capacity=capacity())
     if as_json:
         click.echo(json.dumps(as_data(loaded), indent=2))
     else:

@@ -17,6 +17,7 @@ from ..channel import Stream
 from ..errors import CommandNotFoundError, CorralError, ExecTimeoutError
 from ..events import Event, Exited, Failed, Notice, Output, Report, Started
 from ..host import Facts, layout, measure
+from ..host.limits import capacity
 from ..plan import Plan, build
 from ..sandbox import Execution, Parts, Sandbox, prepare, start, sweep
 from ..spec import PROTECTED, Spec, load_spec, mask_matcher, missing_program_hint
@@ -65,6 +66,7 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
             environ,
             config_file=request.config_file,
             force=request.force,
+            capacity=capacity(),
         )
         for warning in spec.warnings:
             report(Notice(level="warning", message=warning))

@@ -57,9 +57,10 @@ def command(file: Path | None, show: bool, remove: bool) -> None:
 
 
 def _read(folder: Path, file: Path | None) -> tuple[Project, tuple[Widening, ...]]:
+    from ..host.limits import capacity
     from ..spec.load import collect
 
-    loaded = collect(folder, {}, os.environ, config_file=file)
+    loaded = collect(folder, {}, os.environ, config_file=file, capacity=capacity())
     if loaded.project is None:
         raise ConfigError(
             f"there is no {CONFIG_NAME} in {printable(str(folder))} or above it.",

@@ -16,6 +16,12 @@ def count_cpus(system: System) -> int:
     return max(1, min(affinity, quota)) if quota else affinity
 
 
+def capacity() -> tuple[int, int]:
+    """CPUs and bytes of memory that a sandbox on this machine may have at all."""
+    system = System()
+    return count_cpus(system), usable_memory(system)
+
+
 def cgroup_cpus(cpu_max: str) -> int | None:
     """Whole processors, rounded up, in a cgroup's cpu.max ("quota period"); None for no limit."""
     words = cpu_max.split()

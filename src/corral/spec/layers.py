@@ -109,10 +109,10 @@ def default_layer(host_cpus: int, host_memory: int) -> Layer:
     return Layer("default", values, dict.fromkeys(values, "default"))
 
 
-def host_default_layer() -> Layer:
-    """default_layer for this machine."""
+def whole_machine() -> tuple[int, int]:
+    """The processors this process may run on and the machine's bytes of memory, for a default."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return default_layer(len(os.sched_getaffinity(0)), memory)
+    return len(os.sched_getaffinity(0)), memory
 
 
 def file_layer(kind: Literal["user", "project"], path: Path, content: bytes, base: Base) -> Layer:

@@ -16,12 +16,13 @@ from .files import find_project_file, read_config
 from .layers import (
     Layer,
     Merged,
+    default_layer,
     environment_layer,
     file_layer,
-    host_default_layer,
     merge,
     misspelt_variables,
     option_layer,
+    whole_machine,
 )
 from .model import Spec
 from .text import printable
@@ -70,14 +71,16 @@ def load_spec(
     *,
     config_file: Path | None = None,
     force: bool = False,
+    capacity: tuple[int, int] | None = None,
 ) -> Spec:
     """The Spec for a sandbox on the folder `cwd`.
 
     overrides: the command line's values (keys: see layers.py). environ: the user's environment.
-    config_file: in place of the corral.toml found upward from cwd. force: see resolve().
+    config_file: in place of the corral.toml found upward from cwd. force: see resolve(). capacity:
+    CPUs and bytes of memory that a sandbox may have at all, which bound the defaults.
     Raises ConfigError, UntrustedConfigError, HostError.
     """
-    loaded = collect(cwd, overrides, environ, config_file=config_file)
+    loaded = collect(cwd, overrides, environ, config_file=config_file, capacity=capacity)
     if loaded.refused and loaded.project is not None:
         raise trust.untrusted(loaded.project.path, loaded.refused, changed=loaded.project.changed)
     spec = resolve(loaded.merged, loaded.place, environ, force=force)
@@ -99,8 +102,11 @@ def collect(
     environ: Mapping[str, str],
     *,
     config_file: Path | None = None,
+    capacity: tuple[int, int] | None = None,
 ) -> Loaded:
     """Read and merge all layers. A file that widens and is not accepted is reported, not raised.
+
+    capacity: see load_spec.
 
     Raises ConfigError for files, variables and options that are wrong, HostError when the record
     of accepted files cannot be read.
@@ -108,7 +114,7 @@ def collect(
     workspace = os.path.realpath(cwd)
     home = home_of(environ)
     here = Base(workspace, home, workspace)
-    lower = [host_default_layer(), *_user_layer(home, workspace)]
+    lower = [default_layer(*(capacity or whole_machine())), *_user_layer(home, workspace)]
     upper = [environment_layer(environ, here), option_layer(overrides, here)]
     found = _project_file(workspace, _named_file(config_file, environ, workspace))
     merged = without = merge([*lower, *upper])

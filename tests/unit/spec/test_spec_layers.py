@@ -37,6 +37,11 @@ def test_a_machine_is_never_larger_by_default_than_the_host_can_bear(
     assert (values["machine.cpus"], values["machine.memory"]) == machine
 
 
+def test_defaults_respect_what_a_container_leaves(user: User) -> None:
+    machine = user.spec(capacity=(1, GIB)).machine
+    assert (machine.cpus, machine.memory) == (1, 512 * MIB)
+
+
 def test_each_layer_outranks_the_one_below(user: User) -> None:
     user.configure("[machine]\ncpus = 3\nmemory = '512MiB'\naccel = 'tcg'\n[run]\ntimeout = '9m'")
     user.write_project("[machine]\ncpus = 2\nmemory = '256MiB'\n[run]\ntimeout = '8m'")
@@ -63,6 +68,11 @@ def test_a_higher_layer_changes_the_access_to_a_share(user: User) -> None:
     assert [share.writable for share in user.spec().shares] == [False]
     (share,) = user.spec(overrides={"share": [f"{data}:/data:rw"]}).shares
     assert (share.source, share.target, share.writable) == (str(data), "/data", True)
+
+
+def test_the_launchers_own_variable_is_not_taken_for_a_misspelt_one(user: User) -> None:
+    user.environ["CORRAL_PYTHON"] = "/usr/bin/python3"
+    assert user.spec().warnings == ()
 
 
 def test_overrides_may_be_flat_or_nested_and_empty_ones_count_for_nothing(user: User) -> None:
