@@ -8,7 +8,6 @@ from __future__ import annotations
 import array
 import json
 import os
-import resource
 import socket
 
 from . import boot, jail, linux
@@ -22,7 +21,6 @@ AGENTS = "/agents"
 NOBODY = 65534  # what ids outside a user namespace's map look like (the kernel's overflowuid)
 MAX_REPLY = 4096  # bytes; `jailed` says little
 MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
-OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
 
 
 def mount_share(events: boot.DeviceEvents, share: dict[str, Any], target: str) -> None:

@@ -6,7 +6,10 @@ blocks in write(2), as with any pipe.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import termios
 
 from . import wire
 from .loop import READ, WRITE
@@ -19,67 +22,97 @@ if TYPE_CHECKING:
 
 READ_SIZE = 65536
 MAX_PENDING = 256 * 1024  # bytes queued for the carrier before reading stops
+# What a terminal's buffers can hold when its command ends (TTYB_DEFAULT_MEM_LIMIT in
+# drivers/tty/tty_buffer.c, and the line discipline's own 4 KiB).
+_TERMINAL_BUFFER = 65536 + 4096
 
 
 class Outflow:
-    """From a descriptor to a stream. `on_end` is called once, when all has been queued."""
+    """From a descriptor to a stream.
+
+    on_end: called once, when all has been queued, with whether the host had given the stream up.
+    """
 
     def __init__(
-        self, loop: Loop, channel: wire.Connection, fd: int, stream: int, on_end: Callable[[], None]
+        self,
+        loop: Loop,
+        channel: wire.Connection,
+        fd: int,
+        stream: int,
+        on_end: Callable[[bool], None],
     ) -> None:
         self._loop = loop
         self._channel = channel
         self._fd = fd
         self.stream = stream
         self._on_end = on_end
-        self._finishing = False
+        self._left: int | None = None  # bytes to pass on since the command has ended
+        self.crowded = False  # stopped because the carrier takes no more; resume when it does
         os.set_blocking(fd, False)
         self.resume()
 
     def resume(self) -> None:
         """There may be credit or room again."""
-        if self._fd >= 0:
-            self._loop.watch(self._fd, READ, self._ready)
+        self.crowded = False
+        if self._left is not None:
+            self._drain()
+        elif self._fd >= 0:
+            self._loop.watch(self._fd, READ, lambda _events: self._pass_on())
 
-    def _ready(self, _events: int) -> None:
-        if not self._channel.is_open(self.stream):
-            return self._end()
-        room = min(self._channel.credit(self.stream), READ_SIZE)
-        if room == 0 or self._channel.pending_output > MAX_PENDING:
-            return self._loop.forget(self._fd)
+    def _pass_on(self) -> bool:
+        """Queue one piece; False when there is none, or no more may be queued now."""
+        credit = self._channel.credit(self.stream)
+        self.crowded = self._channel.pending_output > MAX_PENDING
+        if not credit or self.crowded:
+            self._loop.forget(self._fd)
+            return False
+        room = min(credit, READ_SIZE)
         try:
-            data = os.read(self._fd, room)
+            data = os.read(self._fd, room if self._left is None else min(room, self._left))
         except BlockingIOError:
             # Whoever else holds the other end, the command itself is gone and all it wrote is read.
-            return self._end() if self._finishing else None
+            if self._left is not None:
+                self._end()
+            return False
         except OSError:  # EIO: the last holder of a terminal has closed it
             data = b""
         if not data:
-            return self._end()
+            self._end()
+            return False
         self._channel.send(self.stream, data)
-        if self._finishing:
-            self.resume()
-        return None
+        if self._left is not None:
+            self._left -= len(data)
+            if not self._left:
+                self._end()
+        return True
 
     def finish(self) -> None:
-        """The command has ended: pass on what is there now, then end."""
-        self._finishing = True
-        while self._fd >= 0 and self._channel.credit(self.stream):
-            if self._channel.pending_output > MAX_PENDING:
-                break
-            self._ready(READ)
-        if self._fd >= 0:
-            if not self._channel.is_open(self.stream):
-                self._end()
-            else:
-                self._loop.forget(self._fd)  # `resume` goes on when there is credit
+        """The command has ended: pass on what it wrote, then end.
 
-    @property
-    def finishing(self) -> bool:
-        """Whether the command has ended and only its last output is under way."""
-        return self._finishing
+        Others may hold its output still, and write for ever: only what is there now belongs to it.
+        """
+        if self._fd < 0 or self._left is not None:
+            return
+        if os.isatty(self._fd):
+            self._left = _TERMINAL_BUFFER
+        else:
+            waiting = array.array("i", [0])
+            fcntl.ioctl(self._fd, termios.FIONREAD, waiting)
+            self._left = waiting[0]
+        self._loop.forget(self._fd)
+        self._drain()
 
-    def _end(self) -> None:
+    def _drain(self) -> None:
+        if self._left == 0:
+            self._end()
+        while self._fd >= 0 and self._pass_on():
+            pass
+
+    def give_up(self) -> None:
+        """The host reads no more: the command meets a closed pipe."""
+        self._end(given_up=True)
+
+    def _end(self, *, given_up: bool = False) -> None:
         if self._fd < 0:
             return
         self._loop.forget(self._fd)
@@ -87,18 +120,23 @@ class Outflow:
         self._fd = -1
         if self._channel.is_open(self.stream):
             self._channel.end(self.stream)
-        self._on_end()
+        self._on_end(given_up)
 
 
 class Inflow:
     """From a stream to a descriptor."""
 
-    def __init__(self, loop: Loop, channel: wire.Connection, fd: int, stream: int) -> None:
+    def __init__(
+        self, loop: Loop, channel: wire.Connection, fd: int, stream: int, *, terminal: bool
+    ) -> None:
         self._loop = loop
         self._channel = channel
         self._fd = fd
         self.stream = stream
+        self._terminal = terminal
         self._buffer = bytearray()
+        self._unsaid = 0  # bytes of the buffer that the host does not know to be consumed
+        self._at_line_start = True
         self._ended = False
         os.set_blocking(fd, False)
 
@@ -108,24 +146,34 @@ class Inflow:
             self._channel.consumed(self.stream, len(data))
             return
         self._buffer += data
-        self._write(WRITE)
+        self._unsaid += len(data)
+        self._at_line_start = data[-1] in b"\r\n"
+        self._write()
 
     def end(self) -> None:
         """The host will send no more; close once all is written."""
+        if self._ended or self._fd < 0:
+            return
         self._ended = True
-        if not self._buffer:
-            self.close()
+        if self._terminal:
+            # A terminal has no end of file: its user types one (VEOF, termios(3)), which at the
+            # start of a line is the end and elsewhere first passes the begun line on.
+            mark: bytes = termios.tcgetattr(self._fd)[6][termios.VEOF]
+            self._buffer += mark if self._at_line_start else mark * 2
+        self._write()
 
-    def _write(self, _events: int) -> None:
+    def _write(self) -> None:
         while self._buffer:
             try:
                 size = os.write(self._fd, self._buffer)
             except BlockingIOError:
-                return self._loop.watch(self._fd, WRITE, self._write)
+                return self._loop.watch(self._fd, WRITE, lambda _events: self._write())
             except OSError:  # nobody reads any more
                 return self.close()
             del self._buffer[:size]
-            self._channel.consumed(self.stream, size)
+            said = min(size, self._unsaid)
+            self._unsaid -= said
+            self._channel.consumed(self.stream, said)
         self._loop.forget(self._fd)
         if self._ended:
             self.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import socket
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PAUSE = "/corral/pause"  # in the base image; see corral.images.pause
 PAUSE_IN_JAIL = "/run/corral/pause"
+OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
 _UP_FD, _INFO_FD, _BLOCK_FD = 3, 4, 5  # as bwrap and pause see them; 3 is pause's by nature
 
 
@@ -97,6 +99,7 @@ def enter(setup: dict[str, Any], pause: int, cgroup: str, control: socket.socket
         _null_streams(0, 1, 2)
         os.setsid()
         _join(cgroup)
+        resource.setrlimit(resource.RLIMIT_NOFILE, OPEN_FILES)
         os.setgroups([])
         linux.enter_namespaces(pause)
         if not os.fork():  # only a child is in the PID namespace (setns(2))

@@ -1,10 +1,10 @@
-"""PID 1 of one agent's jail: starts the agent's commands and reports how they end.
+"""The process of one agent's jail that starts the agent's commands and reports how they end.
 
-The supervisor starts it once, inside bubblewrap; it reads requests from a socket (descriptor 3) and
-starts each command with posix_spawn, so that exec fails here with its errno and a terminal is
-allocated in the jail's own devpts. It holds no privilege that the agent does not have: the
-supervisor believes nothing it says but exit statuses. As PID 1 of its namespace it cannot be
-killed from inside, and it reaps what others leave.
+The supervisor forks it into the jail once (see jail.py); it reads requests from a socket
+(descriptor 3) and starts each command with posix_spawn, so that exec fails here with its errno and
+a terminal is allocated in the jail's own devpts. It holds no privilege that the agent does not
+have: the supervisor believes nothing it says but exit statuses. What commands leave behind becomes
+its child, and it reaps that.
 
 Messages are one JSON object a packet; descriptors travel beside them.
 """
@@ -12,6 +12,7 @@ Messages are one JSON object a packet; descriptors travel beside them.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import json
 import os
@@ -21,10 +22,20 @@ import socket
 import struct
 import termios
 
-from . import linux
-
 CONTROL_FD = 3
-MAX_REQUEST = 2 << 20  # bytes; argv and environment of one command
+MAX_PACKET = 1 << 16  # bytes; a longer request comes in a memory file
+MAX_FDS = 4
+_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
+               signal.SIGUSR2, signal.SIGALRM)  # fmt: skip
+SCRIPT_LINE = 256  # bytes of a script's first line that Linux reads (BINPRM_BUF_SIZE)
+
+
+class StartError(Exception):
+    """A command did not start. what: program, interpreter or workdir."""
+
+    def __init__(self, number: int, what: str, interpreter: str = "") -> None:
+        super().__init__(number, what)
+        self.reason = {"errno": number, "what": what, "interpreter": interpreter}
 
 
 class Jail:
@@ -39,18 +50,26 @@ class Jail:
         data, fds = _receive(self._control)
         if not data:
             return False
-        request = json.loads(data)
-        number = request["id"]
-        if request["op"] == "exec":
-            try:
-                self._start(number, request, fds)
-            except OSError as error:
-                self._send({"op": "failed", "id": number, "errno": error.errno or 0})
-            finally:
-                for fd in fds:
-                    os.close(fd)
-        elif request["op"] == "signal" and number in self._pids:
-            self._signal(self._pids[number], request["signal"], request.get("group", False))
+        try:
+            request = json.loads(data)
+            if not request:
+                long = fds.pop(0)
+                with open(long, "rb") as file:
+                    file.seek(0)
+                    request = json.loads(file.read())
+            number = request["id"]
+            if request["op"] == "exec":
+                try:
+                    self._start(number, request, fds)
+                except StartError as error:
+                    self._send({"op": "failed", "id": number, **error.reason})
+                except OSError as error:
+                    self._send({"op": "failed", "id": number, "errno": error.errno or 0})
+            elif request["op"] == "signal" and number in self._pids:
+                self._signal(self._pids[number], request["signal"], request.get("group", False))
+        finally:
+            for fd in fds:
+                os.close(fd)
         return True
 
     @staticmethod
@@ -60,14 +79,17 @@ class Jail:
                 os.killpg(pid, number)
             else:
                 os.kill(pid, number)
-        except ProcessLookupError:
-            pass  # it ended a moment ago; reap() tells
+        except (ProcessLookupError, PermissionError):
+            pass  # it ended a moment ago (reap() tells), or made itself another's
 
     def _start(self, number: int, request: dict[str, object], fds: list[int]) -> None:
         argv = request["argv"]
         environment = request["env"]
         assert isinstance(argv, list) and isinstance(environment, dict)
-        os.chdir(str(request["cwd"]))
+        try:
+            os.chdir(str(request["cwd"]))
+        except OSError as error:
+            raise StartError(error.errno or 0, "workdir") from error
         terminal = request.get("terminal")
         master = -1
         if terminal:
@@ -116,12 +138,18 @@ class Jail:
 
 
 def _spawn(argv: list[str], environment: dict[str, str], actions: list[tuple[object, ...]]) -> int:
-    """Start argv in a session of its own, looked up on the *command's* PATH. Returns its pid."""
+    """Start argv in a session of its own, looked up on the *command's* PATH. Returns its pid.
+
+    The search is execvp(3)'s but for one thing: a file that the kernel cannot execute is an error,
+    not a script for sh. Raises StartError.
+    """
     names = [argv[0]]
     if "/" not in argv[0]:
-        names = [f"{folder}/{argv[0]}" for folder in os.get_exec_path(environment)]
-    failure: OSError = FileNotFoundError(2, "not found", argv[0])
-    for name in names:
+        # Not os.get_exec_path: it imports more, and here the guest's library is out of sight.
+        path = environment.get("PATH") or os.defpath
+        names = [f"{folder or '.'}/{argv[0]}" for folder in path.split(":")]
+    failure = StartError(errno.ENOENT, "program")
+    for name in names if argv[0] else ():
         try:
             return os.posix_spawn(
                 name,
@@ -133,31 +161,47 @@ def _spawn(argv: list[str], environment: dict[str, str], actions: list[tuple[obj
                 setsigdef=list(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
             )
         except (FileNotFoundError, NotADirectoryError):
-            continue
+            if os.path.isfile(name):  # it is there; what it needs to be run is not
+                failure = StartError(errno.ENOENT, "interpreter", _interpreter(name))
+        except PermissionError as error:  # a later folder may have a usable one
+            failure = StartError(error.errno or 0, "program")
         except OSError as error:
-            if error.errno != 13:  # EACCES: remember it, a later folder may have a usable one
-                raise
-            failure = error
+            raise StartError(error.errno or 0, "program") from error
+        except ValueError as error:  # a NUL, or a variable's name that cannot be one
+            raise StartError(errno.EINVAL, "program") from error
     raise failure
+
+
+def _interpreter(path: str) -> str:
+    """The program that a script's first line names; empty for what is no script."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(SCRIPT_LINE)
+    except OSError:
+        return ""
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return words[0].decode("utf-8", "replace") if words else ""
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
     fds = array.array("i")
-    data, ancillary, _flags, _address = control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(12))
+    data, ancillary, _flags, _address = control.recvmsg(
+        MAX_PACKET, socket.CMSG_SPACE(MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    for fd in fds:
-        os.set_inheritable(fd, False)
     return data, list(fds)
 
 
 def main() -> None:
     """Serve until the supervisor closes the socket; then end, and the kernel ends the jail."""
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     os.set_inheritable(CONTROL_FD, False)
     control = socket.socket(fileno=CONTROL_FD)
     jail = Jail(control)
+    # `kill -- -1` in a jail means every process that the agent has started, and not this one.
+    for number in _NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

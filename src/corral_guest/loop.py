@@ -21,11 +21,11 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._callbacks: dict[int, Callable[[int], object]] = {}
         self._interest: dict[int, int] = {}
         self._running = True
 
-    def watch(self, fd: int, interest: int, callback: Callable[[int], None]) -> None:
+    def watch(self, fd: int, interest: int, callback: Callable[[int], object]) -> None:
         """Call `callback(events)` when fd is ready for `interest`; replaces an earlier watch."""
         known = self._interest.get(fd)
         self._callbacks[fd] = callback
@@ -45,10 +45,15 @@ class Loop:
         """Leave `run` after the current callback."""
         self._running = False
 
-    def run(self) -> None:
-        """Dispatch until `stop`."""
+    def run(self, after_turn: Callable[[], None]) -> None:
+        """Dispatch until `stop`. after_turn: called each time what was ready has been dealt with.
+
+        A callback may be called once when its descriptor is not ready: when an earlier one of the
+        same turn closed a ready descriptor and the number was taken again.
+        """
         while self._running:
             for fd, events in self._epoll.poll():
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     callback(events)
+            after_turn()

@@ -69,6 +69,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
+    _open_standard_streams()
     try:
         status = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -102,6 +103,15 @@ def main() -> NoReturn:
         )
         status = CorralError.exit_status
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed (`corral ... <&-`): its number must not become a socket's."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def _verb(error: click.UsageError) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import os
@@ -18,10 +19,12 @@ from ..errors import CommandNotFoundError, CorralError, ExecTimeoutError
 from ..events import Event, Exited, Failed, Notice, Output, Report, Started
 from ..host import Facts, layout, measure
 from ..host.limits import capacity
+from ..paths import program_files
 from ..plan import Plan, build
 from ..sandbox import Execution, Parts, Sandbox, prepare, start, sweep
 from ..spec import PROTECTED, Spec, load_spec, mask_matcher, missing_program_hint
 from . import terminal
+from .appearances import Watch
 from .progress import Progress
 
 FORWARDED = (
@@ -35,7 +38,8 @@ FORWARDED = (
 # What a terminal sends to a whole process group, so the command's group gets it, too.
 _GROUP = (signal.SIGINT, signal.SIGQUIT)
 TIMEOUT_GRACE = 2.0  # seconds between TERM and the end of everything
-IMPATIENCE = 3  # so many interrupts end the sandbox, whatever the command does with them
+# So many interrupts within so many seconds end the sandbox, whatever the command does with them.
+IMPATIENCE, IMPATIENCE_SECONDS = 3, 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,12 +108,17 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str]) -> Plan:
         unprotect=spec.workspace.unprotect,
         protected=PROTECTED,
         is_masked=mask_matcher(spec.workspace.mask) if spec.workspace.mask else None,
+        program=program_files(),
     )
     return build(spec, facts, found, environ)
 
 
 def _as_json(event: Event) -> None:
-    os.write(terminal.STDOUT, msgspec.json.encode(event) + b"\n")
+    terminal.write_all(terminal.STDOUT, _line(event))
+
+
+def _line(event: Event) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
 
 
 class _Session:
@@ -132,13 +141,10 @@ class _Session:
         self._report = report
         self._progress = progress
         self._environ = environ
-        wanted = request.terminal
-        self._terminal = terminal.is_interactive() if wanted is None else wanted
-        if request.as_json or not terminal.is_interactive():
-            self._terminal = self._terminal and wanted is True
-        self._interrupts = 0
+        default = terminal.is_interactive() and not request.as_json
+        self._terminal = default if request.terminal is None else request.terminal
+        self._interrupts: collections.deque[float] = collections.deque(maxlen=IMPATIENCE)
         self._execution: Execution | None = None
-        self._sandbox: Sandbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -148,13 +154,14 @@ class _Session:
         stopped: list[int] = []
 
         def stop(number: int) -> None:
+            if not stopped:  # once: what then ends everything must not be interrupted
+                main.cancel()
             stopped.append(number)
-            main.cancel()
 
         with self._signals(stop):
             try:
                 return await self._in_sandbox()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, CorralError):
                 if not stopped:
                     raise
                 return 128 + stopped[0]
@@ -165,26 +172,29 @@ class _Session:
     async def _in_sandbox(self) -> int:
         request = self._request
         echo = terminal.STDERR if request.console else None
-        async with start(
-            self._plan, self._parts, self._report, console_echo=echo, keep=request.debug
-        ) as sandbox:
-            self._sandbox = sandbox
-            if request.debug:
-                message = f"logs are kept in {sandbox.folder}"
-                self._report(Notice(level="info", message=message))
-            status = await self._command(sandbox)
-        self._tell_of_appearances()
-        return status
+        watch = Watch(self._spec, self._plan)
+        try:
+            async with start(
+                self._plan, self._parts, self._report, console_echo=echo, keep=request.debug
+            ) as sandbox:
+                if request.debug:
+                    message = f"logs are kept in {sandbox.folder}"
+                    self._report(Notice(level="info", message=message))
+                await watch.ready()
+                return await self._command(sandbox)
+        finally:
+            if self._execution is not None:
+                for message in watch.notices():
+                    self._report(Notice(level="warning", message=message))
 
     async def _command(self, sandbox: Sandbox) -> int:
         self._progress.stop()
-        extra = {"TERM": self._environ.get("TERM", "xterm")} if self._terminal else {}
+        size = terminal.size() if self._terminal else None
+        extra: dict[str, str] = {}
+        if self._terminal and not any(name == "TERM" for name, _value in self._spec.run.env):
+            extra["TERM"] = self._environ.get("TERM", "xterm")
         try:
-            execution = await sandbox.exec(
-                self._request.argv,
-                environment=extra,
-                terminal=terminal.size() if self._terminal else None,
-            )
+            execution = await sandbox.exec(self._request.argv, environment=extra, terminal=size)
         except CommandNotFoundError as error:
             raise self._with_tool_hint(error) from error
         self._execution = execution
@@ -199,9 +209,10 @@ class _Session:
             )
         )
         with contextlib.ExitStack() as stack:
-            if self._terminal and terminal.is_interactive():
-                stack.enter_context(terminal.raw_mode())
-                stack.enter_context(terminal.on_resize(execution.resize))
+            if size is not None:
+                stack.enter_context(terminal.on_resize(size, execution.resize))
+                if self._request.stdin and os.isatty(terminal.STDIN):
+                    stack.enter_context(terminal.raw_mode())
             status = await self._attend(sandbox, execution)
         self._report(Exited(status=status, seconds=round(time.monotonic() - began, 3)))
         return status
@@ -210,35 +221,46 @@ class _Session:
         """Move bytes until the command has ended and its output is out."""
         if self._request.stdin:
             self._spawn(terminal.feed(execution.stdin), "stdin")
-        else:
+        elif not self._terminal:  # a terminal has no end: nobody types at this one
             await execution.stdin.end()
-        outputs = [self._output(execution.stdout, "stdout", terminal.STDOUT)]
-        if execution.stderr is not None:
-            outputs.append(self._output(execution.stderr, "stderr", terminal.STDERR))
         limit = self._spec.run.timeout
+        work = asyncio.ensure_future(self._finished(execution))
         try:
-            async with asyncio.timeout(limit):
-                status, *_ = await asyncio.gather(execution.wait(), *outputs)
-                return int(status or 0)
-        except TimeoutError:
-            await self._overtime(sandbox, execution)
-            raise ExecTimeoutError(
-                f"the command ran longer than {limit:g} seconds and was ended."
-            ) from None
+            await asyncio.wait((work,), timeout=limit)
+            if work.done():
+                return work.result()
+            await self._overtime(sandbox, execution, work)
+        finally:
+            work.cancel()
+        raise ExecTimeoutError(f"the command ran longer than {limit:g} seconds and was ended.")
 
-    async def _overtime(self, sandbox: Sandbox, execution: Execution) -> None:
-        with contextlib.suppress(CorralError, TimeoutError):
-            await execution.signal(signal.SIGTERM, group=True)
-            await asyncio.wait_for(execution.wait(), TIMEOUT_GRACE)
-        with contextlib.suppress(CorralError):
-            await sandbox.kill()
+    async def _finished(self, execution: Execution) -> int:
+        """The command's status, once all its output is written."""
+        sink = terminal.Sink(terminal.STDOUT)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._output(execution.stdout, "stdout", sink))
+                if execution.stderr is not None:
+                    other = sink if self._request.as_json else terminal.Sink(terminal.STDERR)
+                    group.create_task(self._output(execution.stderr, "stderr", other))
+                return await execution.wait()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
-    async def _output(self, stream: Stream, name: str, fd: int) -> None:
+    async def _output(self, stream: Stream, name: str, sink: terminal.Sink) -> None:
         if not self._request.as_json:
-            await terminal.drain(stream, fd)
+            await terminal.drain(stream, sink)
             return
         while data := await stream.read():
-            self._report(Output(stream=name, data=data))
+            await sink.write(_line(Output(stream=name, data=data)))
+
+    @staticmethod
+    async def _overtime(sandbox: Sandbox, execution: Execution, work: asyncio.Future[int]) -> None:
+        """TERM, a moment to say goodbye, then the end of everything."""
+        with contextlib.suppress(CorralError):
+            await execution.signal(signal.SIGTERM, group=True)
+            await asyncio.wait((work,), timeout=TIMEOUT_GRACE)
+            await sandbox.kill()
 
     @contextlib.contextmanager
     def _signals(self, stop: Callable[[int], None]) -> Iterator[None]:
@@ -247,8 +269,8 @@ class _Session:
 
         def caught(number: int) -> None:
             if number in _GROUP:
-                self._interrupts += 1
-            if self._execution is None or self._interrupts >= IMPATIENCE:
+                self._interrupts.append(loop.time())
+            if self._execution is None or self._is_impatient():
                 stop(number)
             else:
                 group = number in _GROUP
@@ -261,6 +283,10 @@ class _Session:
         finally:
             for number in FORWARDED:
                 loop.remove_signal_handler(number)
+
+    def _is_impatient(self) -> bool:
+        times = self._interrupts
+        return len(times) == IMPATIENCE and times[-1] - times[0] < IMPATIENCE_SECONDS
 
     async def _forward(self, number: int, group: bool) -> None:
         assert self._execution is not None
@@ -277,14 +303,3 @@ class _Session:
             self._request.argv[0], self._environ.get("PATH", ""), self._parts.facts.user.home
         )
         return CommandNotFoundError(error.message, hint=hint or error.hint)
-
-    def _tell_of_appearances(self) -> None:
-        """Protected paths that did not exist at the start and do now."""
-        for agent in self._plan.agents:
-            for path in agent.watched:
-                if os.path.lexists(path):
-                    message = (
-                        f"{path} appeared: your own tools may run what it says. "
-                        "Read it before you use them here."
-                    )
-                    self._report(Notice(level="warning", message=message))

@@ -33,7 +33,8 @@ class Execution:
 
     async def wait(self) -> int:
         """The exit status as a shell gives it (128+n for signal n). Raises SandboxGoneError."""
-        return await self._or_lost(self._status)
+        # Shielded: who stops waiting does not change how the command ends.
+        return await self._or_lost(asyncio.shield(self._status))
 
     async def signal(self, number: int, *, group: bool = False) -> None:
         """Send a signal to the command, or to its whole process group."""

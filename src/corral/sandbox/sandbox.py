@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..channel import Channel, Stream
+from ..channel import Channel
+from ..channel.failures import printable
 from ..errors import (
     ChannelError,
     CommandNotFoundError,
@@ -26,7 +27,6 @@ from .execution import Execution
 T = TypeVar("T")
 
 CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a busy host
-_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _KILLED_HINT = (
     "Something on this host killed it. The kernel does that when memory runs out: see `dmesg`."
 )
@@ -41,23 +41,18 @@ class Sandbox:
         self._channel = channel
         self._why_gone = why_gone
         self._statuses: dict[int, asyncio.Future[int]] = {}
-        # A short command may end before the task that started it has run again.
-        self._starting = 0
-        self._early: dict[int, int] = {}
+        self._next = 1
         channel.handle("exited", self._exited)
 
     def _exited(self, params: dict[str, object]) -> None:
         number, status = params.get("exec"), params.get("status")
-        if type(number) is not int or type(status) is not int or not 0 <= status <= 255:
+        if type(number) is not int or not 0 < number < self._next:
+            raise ChannelError("the guest reported the end of a command that does not run.")
+        if type(status) is not int or not 0 <= status <= 255:
             raise ChannelError("the guest reported an end of a command that makes no sense.")
         future = self._statuses.pop(number, None)
-        if future is not None:
-            if not future.done():
-                future.set_result(status)
-        elif len(self._early) < self._starting:
-            self._early[number] = status
-        else:
-            raise ChannelError("the guest reported the end of a command that does not run.")
+        if future is not None and not future.done():  # else nobody waits for it any more
+            future.set_result(status)
 
     async def exec(
         self,
@@ -78,46 +73,43 @@ class Sandbox:
         variables = dict(ours.environment) if ours else {"PATH": "/usr/bin"}
         variables |= environment or {}
         folder = workdir or (ours.workdir if ours else "/")
-        names = ("stdin", "stdout") if terminal else ("stdin", "stdout", "stderr")
+        if any("\0" in text for text in (*argv, folder, *variables, *variables.values())):
+            raise ExecError("an argument, variable or folder has a NUL in it, which none can have.")
+        number, self._next = self._next, self._next + 1
+        params = {
+            "exec": number,
+            "agent": agent,
+            "argv": [_bytewise(item) for item in argv],
+            "env": {_bytewise(k): _bytewise(v) for k, v in variables.items()},
+            "cwd": _bytewise(folder),
+            "terminal": terminal,
+        }
+        return await self._start(number, params, argv[0], folder)
+
+    async def _start(
+        self, number: int, params: dict[str, object], command: str, folder: str
+    ) -> Execution:
+        names = ("stdin", "stdout") if params["terminal"] else ("stdin", "stdout", "stderr")
         streams = {name: self._channel.open_stream() for name in names}
-        self._starting += 1
-        try:
-            answer = await self.or_lost(
-                self._channel.call(
-                    "exec",
-                    {
-                        "agent": agent,
-                        "argv": [_bytewise(item) for item in argv],
-                        "env": {_bytewise(k): _bytewise(v) for k, v in variables.items()},
-                        "cwd": _bytewise(folder),
-                        "terminal": terminal,
-                        "streams": {name: stream.id for name, stream in streams.items()},
-                    },
-                    timeout=CALL_TIMEOUT,
-                )
-            )
-        except GuestError as error:
-            _abandon(streams)
-            raise _exec_error(argv[0], folder, error) from error
-        except ValueError as error:
-            _abandon(streams)
-            raise ExecError(
-                f"the command line and environment are too long: {error}.",
-                hint="Pass long input through standard input or a file.",
-            ) from error
-        finally:
-            self._starting -= 1
-        for name in ("stdout", "stderr"):
-            if name in streams:
-                await streams[name].end()  # nothing goes that way
-        number = answer.get("exec") if isinstance(answer, dict) else None
-        if type(number) is not int or number in self._statuses:
-            raise ChannelError("the guest answered exec with something that makes no sense.")
+        params["streams"] = {name: stream.id for name, stream in streams.items()}
+        # Before the call: a short command may end before this task runs again.
         status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if number in self._early:
-            status.set_result(self._early.pop(number))
-        else:
-            self._statuses[number] = status
+        self._statuses[number] = status
+        try:
+            await self.or_lost(self._channel.call("exec", params, timeout=CALL_TIMEOUT))
+        except BaseException as error:
+            self._statuses.pop(number, None)
+            for stream in streams.values():
+                stream.reset("the command did not start")
+            if isinstance(error, GuestError):
+                raise exec_error(command, folder, error) from error
+            if isinstance(error, ValueError):
+                raise ExecError(
+                    f"the command line and environment are too long: {error}.", hint=_TOO_LONG
+                ) from error
+            raise
+        for name in names[1:]:
+            await streams[name].end()  # nothing goes that way
         return Execution(self._channel, number, streams, status, self.or_lost)
 
     async def kill(self, agent: int = 1) -> None:
@@ -180,23 +172,44 @@ class WhyGone:
         raise self._reason.result()
 
 
-def _abandon(streams: Mapping[str, Stream]) -> None:
-    for stream in streams.values():
-        stream.reset("the command did not start")
-
-
 def _bytewise(text: str) -> str:
     """A name or argument as its bytes, one character a byte: JSON carries Unicode only."""
     return os.fsencode(text).decode("latin-1")
 
 
-def _exec_error(command: str, folder: str, error: GuestError) -> ExecError:
-    number = error.data.get("errno")
-    if number in _NOT_FOUND:
+def exec_error(command: str, folder: str, error: GuestError) -> ExecError:
+    """Why a command did not start, from the guest's errno and what it belongs to."""
+    number, what = error.data.get("errno"), error.data.get("what")
+    shown = printable(command) or "the empty command"
+    if type(number) is not int or not number:
+        return ExecError(f"{shown}: the sandbox could not start it: {error.message}.")
+    text = os.strerror(number)
+    if what == "workdir":
+        return ExecError(
+            f"the working folder {printable(folder)} cannot be entered in the sandbox: {text}.",
+            hint="Only the workspace, shares and system folders are there (--workdir, --share).",
+        )
+    if what == "interpreter":
+        named = error.data.get("interpreter")
+        interpreter = printable(named) if isinstance(named, str) and named else "loader"
         return CommandNotFoundError(
-            f"{command}: not found in the sandbox (started in {folder}).",
+            f"{shown}: its interpreter ({interpreter}) is not in the sandbox.",
             hint="Programs come from the host's /usr and /opt; --tool adds a folder.",
         )
-    if type(number) is int and number:
-        return NotExecutableError(f"{command}: cannot be executed: {os.strerror(number)}.")
-    return ExecError(f"{command}: the sandbox could not start it: {error.message}.")
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return CommandNotFoundError(
+            f"{shown}: not found in the sandbox (started in {printable(folder)}).",
+            hint="Programs come from the host's /usr and /opt; --tool adds a folder.",
+        )
+    if what == "program":
+        hint = _NOT_EXECUTABLE.get(number)
+        return NotExecutableError(f"{shown}: cannot be executed: {text}.", hint=hint)
+    return ExecError(f"{shown}: the sandbox could not start it: {text}.")
+
+
+_TOO_LONG = "Pass long input through standard input or a file."
+_NOT_EXECUTABLE = {
+    errno.E2BIG: _TOO_LONG,
+    errno.ENOEXEC: "A script needs a first line such as #!/bin/sh; else say what runs it: sh FILE.",
+    errno.EACCES: "A program must be a file with execute permission (chmod +x).",
+}
