@@ -87,19 +87,22 @@ def check_bwrap(facts: Facts) -> Check:
 def check_virtiofsd(facts: Facts, *, can_fetch: bool) -> Check:
     """The daemon that shares folders. can_fetch: it can be had from Debian."""
     found = facts.virtiofsd
-    if found is not None:
+    if found is None:
+        state = "not installed"
+    else:
         dialect = "written in Rust" if found.dialect == "rust" else "QEMU's, written in C"
         version = found.program.version or "unknown version"
-        return Check("virtiofsd", "ok", f"{version}, {dialect} ({found.program.argv[-1]})")
+        state = f"{version}, {dialect} ({found.program.argv[-1]})"
+        if facts.own_virtiofsd is not None:
+            return Check("virtiofsd", "ok", state)
+        state += ", which serves root only"
     if can_fetch:
-        return Check(
-            "virtiofsd", "ok", "not installed; Debian's is fetched into the cache when needed"
-        )
+        return Check("virtiofsd", "ok", f"{state}; Debian's is fetched into the cache when needed")
     lacking = _missing("virtiofsd", facts)
     return Check(
         lacking.name,
         "warn",
-        "not installed; folders are shared over 9p, which is slower, where the kernel has it",
+        f"{state}; folders are shared over 9p, which is slower, where the kernel has it",
         lacking.hint,
         lacking.fix,
     )
@@ -197,8 +200,6 @@ def check_cpus(cpus: int) -> Check:
 
 def check_vsock(facts: Facts, *, can_fetch: bool) -> Check:
     """The second carrier; the first, virtio-serial, needs nothing of the host."""
-    if facts.vhost_vsock:
-        return Check("vsock", "ok", "the kernel's /dev/vhost-vsock")
     if facts.vhost_device_vsock is not None:
         return Check("vsock", "ok", f"vhost-device-vsock {facts.vhost_device_vsock.version}")
     if can_fetch:
@@ -208,8 +209,8 @@ def check_vsock(facts: Facts, *, can_fetch: bool) -> Check:
     return Check(
         "vsock",
         "warn",
-        "no usable /dev/vhost-vsock and no vhost-device-vsock; virtio-serial is used",
-        "For --carrier vsock, as root: modprobe vhost_vsock, and let your user open the device.",
+        "vhost-device-vsock is not installed; virtio-serial is used",
+        "For --carrier vsock, install vhost-device-vsock.",
     )
 
 

@@ -30,7 +30,7 @@ def examine(system: System | None = None) -> tuple[Facts, list[Check]]:
 def judge(facts: Facts, system: System) -> list[Check]:
     """All checks, in the order in which a person would mend things."""
     has_apt = all(system.which(name) for name in ("apt-get", "dpkg-deb"))
-    can_fetch = has_apt and facts.os_release.id == "debian"  # from a newer Debian suite
+    can_fetch = has_apt and facts.can_fetch
     return [
         checks.check_python(sys.version_info[:3], str(facts.python)),
         checks.check_qemu(facts),

@@ -65,6 +65,22 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     os_release: OsRelease
     apparmor: AppArmor
 
+    @property
+    def own_virtiofsd(self) -> Virtiofsd | None:
+        """The host's virtiofsd, if it can serve this user.
+
+        QEMU's own (C) serves root only: an ordinary user's cannot open root's files the way
+        overlayfs wants them (O_NOATIME is the owner's, see open(2)).
+        """
+        found = self.virtiofsd
+        usable = found is not None and (found.dialect == "rust" or self.user.uid == 0)
+        return found if usable else None
+
+    @property
+    def can_fetch(self) -> bool:
+        """Whether programs may be had from a newer suite of Debian: only on Debian itself."""
+        return self.os_release.id == "debian"
+
 
 class Remembered(msgspec.Struct, kw_only=True):
     """The file facts.json in the cache folder."""

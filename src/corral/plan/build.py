@@ -83,7 +83,7 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         cpus=wanted.cpus,
         memory=wanted.memory,
         carrier=_carrier(spec),
-        transport=_transport(spec),
+        transport=_transport(spec, facts),
         ports=HOTPLUG_PORTS,
         p9_cache=wanted.p9_cache,
         p9_msize=wanted.p9_msize,
@@ -104,8 +104,11 @@ def _carrier(spec: Spec) -> Carrier:
     return "vsock" if spec.machine.carrier == "vsock" else "serial"
 
 
-def _transport(spec: Spec) -> Transport:
-    return "9p" if spec.machine.filesystem == "9p" else "virtiofs"
+def _transport(spec: Spec, facts: Facts) -> Transport:
+    if spec.machine.filesystem != "auto":
+        return spec.machine.filesystem
+    # Without any virtiofsd for this user, and no way to get one, 9p, which QEMU serves itself.
+    return "virtiofs" if facts.own_virtiofsd or facts.can_fetch else "9p"
 
 
 def _mount(tag: str, machine: Machine) -> dict[str, object]:

@@ -79,21 +79,14 @@ def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
     base = ensure_base_image(kernel, facts.python, Path(facts.bwrap.argv[0]), report)
     server = _file_server(facts, report) if plan.machine.transport == "virtiofs" else None
     vsock = None
-    if plan.machine.carrier == "vsock" and not facts.vhost_vsock:
+    if plan.machine.carrier == "vsock":
         vsock = facts.vhost_device_vsock or fetch_tool("vhost-device-vsock", report)
     return Parts(facts, kernel, base, server, vsock)
 
 
 def _file_server(facts: Facts, report: Report) -> Virtiofsd:
-    """The host's virtiofsd, or Debian's Rust one.
-
-    QEMU's own (C) serves root only: an ordinary user's cannot open root's files the way overlayfs
-    wants them (O_NOATIME is the owner's, see open(2)).
-    """
-    found = facts.virtiofsd
-    if found is not None and (found.dialect == "rust" or facts.user.uid == 0):
-        return found
-    return Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
+    """The host's virtiofsd, or Debian's Rust one."""
+    return facts.own_virtiofsd or Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
 
 
 @contextlib.asynccontextmanager

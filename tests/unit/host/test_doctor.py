@@ -33,7 +33,7 @@ def good(make_host: MakeHost) -> Facts:
         qemu=Program(("/usr/bin/qemu-system-x86_64",), "8.2.0", ("/usr",)),
         bwrap=Program(("/usr/bin/bwrap",), "0.9.0", ("/usr",)),
         virtiofsd=Virtiofsd(Program(("/usr/libexec/virtiofsd",), "1.13.2", ("/usr",)), "rust"),
-        vhost_vsock=True,
+        vhost_device_vsock=Program(("/usr/bin/vhost-device-vsock",), "0.3.0", ("/usr",)),
         kvm=KvmFinding("works", "/dev/kvm runs guests on the processor."),
         user_namespaces=Finding(True, "bubblewrap can make user namespaces."),
     )
@@ -115,6 +115,19 @@ def test_no_virtiofsd_is_a_warning_unless_it_can_be_fetched(good: Facts) -> None
     lacking = msgspec.structs.replace(good, virtiofsd=None)
     assert checks.check_virtiofsd(lacking, can_fetch=False).status == "warn"
     assert checks.check_virtiofsd(lacking, can_fetch=True).status == "ok"
+
+
+def test_qemus_virtiofsd_is_a_warning_for_those_it_cannot_serve(good: Facts) -> None:
+    own = Virtiofsd(Program(("/usr/lib/qemu/virtiofsd",), "6.2.0", ("/usr",)), "c")
+    for uid, status in ((0, "ok"), (1000, "warn")):
+        user = msgspec.structs.replace(good.user, uid=uid)
+        facts = msgspec.structs.replace(good, virtiofsd=own, user=user)
+        assert checks.check_virtiofsd(facts, can_fetch=False).status == status
+
+
+def test_the_kernels_own_vsock_is_not_taken_for_one_that_corral_uses(good: Facts) -> None:
+    facts = msgspec.structs.replace(good, vhost_vsock=True, vhost_device_vsock=None)
+    assert checks.check_vsock(facts, can_fetch=False).status == "warn"
 
 
 def test_no_kernel_to_be_had_fails() -> None:
@@ -242,7 +255,12 @@ def test_apparmor_that_does_not_restrict_is_fine(good: Facts) -> None:
 
 def test_every_failure_says_what_to_do_next(good: Facts) -> None:
     bare = msgspec.structs.replace(
-        good, qemu=None, bwrap=None, virtiofsd=None, vhost_vsock=False, kvm=KvmFinding("error", "x")
+        good,
+        qemu=None,
+        bwrap=None,
+        virtiofsd=None,
+        vhost_device_vsock=None,
+        kvm=KvmFinding("error", "x"),
     )
     found = [
         checks.check_qemu(bare),

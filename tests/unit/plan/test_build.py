@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from corral.errors import PlanError
-from corral.host import KvmFinding
+from corral.host import KvmFinding, OsRelease, User, Virtiofsd
 from corral.plan import build
 from corral.spec.model import Share
 from tests.support import examples
@@ -169,6 +169,25 @@ def test_9p_needs_other_modules_and_mount_options() -> None:
     assert mount["kind"] == "9p"
     options = mount["options"].split(",")
     assert {"trans=virtio", "version=9p2000.L", "cache=loose", "msize=65536"} <= set(options)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "daemon", "user", "transport"),
+    [
+        ("debian", None, examples.ADA, "virtiofs"),  # Debian's daemon can be fetched
+        ("fedora", examples.OLD_RUST_VIRTIOFSD, examples.ADA, "virtiofs"),
+        ("ubuntu", examples.C_VIRTIOFSD, examples.ROOT, "virtiofs"),
+        ("ubuntu", examples.C_VIRTIOFSD, examples.ADA, "9p"),  # it serves root only
+        ("arch", None, examples.ADA, "9p"),
+    ],
+)
+def test_auto_means_9p_only_where_no_virtiofsd_can_be_had(
+    distribution: str, daemon: Virtiofsd | None, user: User, transport: str
+) -> None:
+    facts = examples.facts(
+        os_release=OsRelease(distribution, "1", distribution, ""), virtiofsd=daemon, user=user
+    )
+    assert examples.plan(host=facts).machine.transport == transport
 
 
 def test_virtiofs_is_what_auto_means() -> None:
