@@ -86,6 +86,8 @@ class Commands:
             for name in ("stdin", "stdout", "stderr"):
                 read, write = os.pipe2(os.O_CLOEXEC)
                 ours, their = (write, read) if name == "stdin" else (read, write)
+                if agent is not None:
+                    os.fchown(their, agent.uid, agent.uid)  # for who opens /dev/stderr anew
                 command.ours[name] = ours
                 theirs.append(their)
         return command, theirs
