@@ -13,16 +13,42 @@ PROGRAMS = ("qemu-system", "virtiofsd", "vhost-device-vsock", "corral/proc/warde
 
 
 def processes() -> set[int]:
-    """Helper processes of this user, by pid."""
+    """Helper processes of this user, by pid, but for those of another session that still lives."""
     found = set()
-    for process in psutil.process_iter(["pid", "cmdline", "uids", "status"]):
+    for process in psutil.process_iter(["pid", "uids", "status"]):
         uids = process.info["uids"]
         if uids is None or uids.real != os.getuid() or process.info["status"] == "zombie":
             continue
-        command = " ".join(process.info["cmdline"] or ())
-        if any(program in command for program in PROGRAMS) and "pytest" not in command:
+        if _is_helper(process) and not _belongs_to_others(process):
             found.add(process.info["pid"])
     return found
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""  # gone a moment ago
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    command = _command(process)
+    return any(program in command for program in PROGRAMS) and "pytest" not in command
+
+
+def _belongs_to_others(process: psutil.Process) -> bool:
+    """Whether another session, a Python program as this one is, still lives as its owner.
+
+    A helper that has lost its owner is a child of init, or of what collects orphans in its place.
+    """
+    try:
+        ancestors = process.parents()
+    except psutil.Error:
+        return True  # gone a moment ago
+    if any(ancestor.pid == os.getpid() for ancestor in ancestors):
+        return False
+    owner = next((each for each in ancestors if not _is_helper(each)), None)
+    return owner is not None and "python" in _command(owner).partition(" ")[0]
 
 
 def folders() -> set[str]:
