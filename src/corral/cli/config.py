@@ -12,8 +12,15 @@ from ..errors import ConfigError, CorralError
 from ..spec.files import CONFIG_NAME, current_folder, write_atomically
 from ..spec.text import printable
 
+EPILOG = """\b
+Examples:
+  corral config init                           propose a corral.toml for this folder
+  corral config show                           what holds here, and where each value is from
+  corral config schema > corral.schema.json    for your editor
+"""
 
-@click.group(name="config", help="Write, show and describe the configuration.")
+
+@click.group(name="config", help="Write, show and describe the configuration.", epilog=EPILOG)
 def command() -> None:
     pass
 

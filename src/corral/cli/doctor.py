@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 MARKS = {"ok": ("ok", "green"), "warn": ("warning", "yellow"), "fail": ("missing", "red")}
 
 
-@click.command("doctor")
+EPILOG = """\b
+Examples:
+  corral doctor          what is there, what is missing, how to get it
+  corral doctor --fix    mend what can be mended, after a yes
+  corral doctor --json   the same for scripts
+"""
+
+
+@click.command("doctor", epilog=EPILOG)
 @click.option("--fix", is_flag=True, help="Mend what can be mended: packages, AppArmor profile.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")

@@ -14,6 +14,8 @@ from ..errors import CorralError
 from . import VERBS
 
 INTERRUPTED = 130  # 128 + SIGINT
+NOBODY_READS = 141  # 128 + SIGPIPE
+DEBUG = "corral.debug"  # in a context's meta: whether --debug was given
 
 EXAMPLES = """\b
 Examples:
@@ -25,7 +27,9 @@ Examples:
 
 
 class Verbs(click.Group):
-    """The verbs of VERBS, each imported when it is called."""
+    """The verbs of VERBS, each imported when it is called. called: the one that was, once it is."""
+
+    called: str | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs in the order of the help."""
@@ -54,10 +58,30 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(args[0], VERBS, 1)
             hint = f" Did you mean “{near[0]}”?" if near else ""
             ctx.fail(f"There is no command “{args[0]}”.{hint}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        self.called = name
+        return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        """As click does; what else goes wrong is a fault in corral, and told as such."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader of our output is gone: nothing more to say, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(NOBODY_READS) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort, CorralError):
+            raise
+        except Exception as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            raise CorralError(
+                f"internal error: {type(error).__name__}: {error}",
+                hint="This is a fault in corral. Run it with --debug and report what that prints.",
+            ) from error
 
 
-@click.group(
+@click.command(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXAMPLES,
@@ -79,7 +103,7 @@ def main() -> NoReturn:
     except click.UsageError as error:
         error.show()
         # What is wrong about `run` must not look like the status of the command it was to run.
-        status = CorralError.exit_status if _verb(error) == "run" else error.exit_code
+        status = CorralError.exit_status if cli.called == "run" else error.exit_code
     except click.ClickException as error:
         error.show()
         status = error.exit_code
@@ -88,20 +112,6 @@ def main() -> NoReturn:
         status = error.exit_status
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output is gone: nothing more to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141  # 128 + SIGPIPE
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        show(
-            CorralError(
-                f"internal error: {type(error).__name__}: {error}",
-                hint="This is a fault in corral. Run it with --debug and report what that prints.",
-            )
-        )
-        status = CorralError.exit_status
     sys.exit(status)
 
 
@@ -112,10 +122,6 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-
-
-def _verb(error: click.UsageError) -> str | None:
-    return error.ctx.info_name if error.ctx is not None else None
 
 
 def show(error: CorralError) -> None:

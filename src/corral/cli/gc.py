@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import click
 
+EPILOG = """\b
+Examples:
+  corral gc --dry-run    what would go, and how much that is
+  corral gc              remove it
+"""
 
-@click.command("gc")
+
+@click.command("gc", epilog=EPILOG)
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(dry_run: bool, as_json: bool) -> None:
-    """Remove abandoned run folders and everything in the cache folder.
+    """Remove abandoned run folders, kept logs, and everything in the cache folder.
 
     What running sandboxes use stays usable: they hold their files open. The next start builds
     anew what it needs; guest kernels and tools are downloaded again.
@@ -19,14 +25,14 @@ def command(dry_run: bool, as_json: bool) -> None:
     from ..sandbox import sweep
 
     cleared = clear_cache(paths.cache_dir(), dry_run=dry_run)
-    folders = [] if dry_run else [str(path) for path in sweep()]
+    folders = [str(path) for path in sweep(kept=True, dry_run=dry_run)]
     if as_json:
         import json
 
-        removed = {"run_folders": folders, "cache_bytes": cleared, "dry_run": dry_run}
-        click.echo(json.dumps(removed))
+        answer = {"run_folders": folders, "cache_bytes": cleared, "dry_run": dry_run}
+        click.echo(json.dumps(answer))
         return
-    verb = "would free" if dry_run else "freed"
-    click.echo(f"{verb} {cleared / 1e6:.1f} MB in {paths.cache_dir()}")
+    freed, removed = ("would free", "would remove") if dry_run else ("freed", "removed")
+    click.echo(f"{freed} {cleared / 1e6:.1f} MB in {paths.cache_dir()}")
     for folder in folders:
-        click.echo(f"removed {folder}, left behind by a sandbox that is gone")
+        click.echo(f"{removed} {folder}, left behind by a sandbox that is gone")

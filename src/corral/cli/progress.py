@@ -10,6 +10,7 @@ from ..events import Event, Notice, Phase
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
 PATIENCE = 0.5  # seconds before anything is shown
 
@@ -35,7 +36,7 @@ class Progress:
             with self._lock:
                 self._message = event.message
                 if self._status is not None:
-                    self._status.update(self._message)
+                    self._status.update(_plain(self._message))
                 elif self._timer is None:
                     self._timer = threading.Timer(PATIENCE, self._begin)
                     self._timer.daemon = True
@@ -47,7 +48,7 @@ class Progress:
         with self._lock:
             if self._timer is None:
                 return
-            self._status = Console(stderr=True).status(self._message)
+            self._status = Console(stderr=True).status(_plain(self._message))
             self._status.start()
 
     def _line(self, text: str) -> None:
@@ -66,3 +67,10 @@ class Progress:
             if self._status is not None:
                 self._status.stop()
                 self._status = None
+
+
+def _plain(message: str) -> Text:
+    """Without markup: a message may name any path."""
+    from rich.text import Text
+
+    return Text(message)

@@ -47,6 +47,14 @@ KEYS = {
 }
 
 
+def _note_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> bool:
+    """Tell the entry point, which shows tracebacks, too."""
+    from .entry import DEBUG
+
+    ctx.meta[DEBUG] = value
+    return value
+
+
 @click.command(
     "run",
     context_settings={"allow_interspersed_args": False},
@@ -121,7 +129,12 @@ KEYS = {
 @click.option("--force", is_flag=True, help="Allow a workspace such as / or your home.")
 @click.option("--yes", is_flag=True, help="Install missing packages without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
-@click.option("--debug", is_flag=True, help="Keep the logs and print where; show tracebacks.")
+@click.option(
+    "--debug",
+    is_flag=True,
+    callback=_note_debug,
+    help="Keep the logs and print where; show tracebacks.",
+)
 def command(
     cmd: tuple[str, ...],
     config_file: Path | None,

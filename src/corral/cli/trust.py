@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from ..spec.trust import Widening
 
 
+EPILOG = """\b
+Examples:
+  corral trust --show     what this project's corral.toml asks for
+  corral trust            accept it, until it changes
+  corral trust --remove   take that back
+"""
+
+
 @click.command(
     name="trust",
+    epilog=EPILOG,
     help="Accept the project's corral.toml as it is now, or FILE. "
     "It may then widen what the sandbox gets, until it changes.",
 )

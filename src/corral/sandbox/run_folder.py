@@ -59,8 +59,11 @@ def run_folder(name: str, *, keep: bool = False) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(*, kept: bool = False) -> list[Path]:
-    """Remove run folders whose sandbox is gone; returns them. kept: also those kept on purpose."""
+def sweep(*, kept: bool = False, dry_run: bool = False) -> list[Path]:
+    """Remove run folders whose sandbox is gone; returns them.
+
+    kept: also those kept on purpose. dry_run: only find them.
+    """
     root = run_root()
     abandoned: list[Path] = []
     with contextlib.suppress(BlockingIOError), _locked(root, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -70,8 +73,9 @@ def sweep(*, kept: bool = False) -> list[Path]:
             state = _state(folder)
             if state == "abandoned" or (kept and state == "kept"):
                 abandoned.append(folder)
-    for folder in abandoned:
-        shutil.rmtree(folder, ignore_errors=True)
+    if not dry_run:
+        for folder in abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
     return abandoned
 
 
