@@ -9,6 +9,7 @@ run     one folder per running sandbox, removed with it
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def run_root() -> Path:
             hint=f"Remove {root}, or set XDG_RUNTIME_DIR to a folder of your own.",
         )
     return root
+
+
+def program_files() -> tuple[str, ...]:
+    """What runs when corral runs, as real paths: a sandbox that could write it would be corral.
+
+    The packages, the virtual environment, and in a clone the launcher and the file whose change
+    makes the launcher install again.
+    """
+    source = Path(__file__).resolve().parent.parent
+    found = [source / "corral", source / "corral_guest"]
+    if sys.prefix != sys.base_prefix:
+        found.append(Path(sys.prefix).resolve())
+    clone = source.parent
+    if source.name == "src" and (clone / "corral").is_file():
+        found += [clone / "corral", clone / "pyproject.toml"]
+    return tuple(str(path) for path in found)
 
 
 def _override(variable: str) -> Path | None:

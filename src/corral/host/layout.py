@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from . import repository
+
 # What holds programs. Top-level links (/bin -> usr/bin) are made again as links.
 TOOLBOX = ("/usr", "/opt", "/nix/store", "/gnu/store")
 TOP_LEVEL = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -30,8 +32,6 @@ ETC = (
     *("java-21-openjdk", "maven", "gitattributes", "static", "login.defs", "shells"),
     *("debconf.conf", "dpkg", "X11/rgb.txt"),
 )
-
-GIT_PROTECTED = ("hooks", "config")
 
 
 class Workspace(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,18 +69,19 @@ def survey(
     unprotect: tuple[str, ...],
     protected: tuple[str, ...],
     is_masked: Callable[[str, bool], bool] | None,
+    program: tuple[str, ...] = (),
 ) -> Layout:
     """Look at the toolbox folders and at the workspace (an absolute real path).
 
     protected: paths relative to the workspace. is_masked: whether (path relative to the workspace,
-    is a folder) is hidden; None when nothing is.
+    is a folder) is hidden; None when nothing is. program: corral's own files (paths.program_files).
     """
     folders, links = _toolbox()
     return Layout(
         folders=tuple(folders),
         links=tuple(links),
         etc=tuple(f"/etc/{name}" for name in ETC if Path("/etc", name).exists()),
-        workspace=_workspace(workspace, unprotect, protected, is_masked),
+        workspace=_workspace(workspace, unprotect, protected, program, is_masked),
     )
 
 
@@ -102,34 +103,59 @@ def _workspace(
     root: str,
     unprotect: tuple[str, ...],
     protected: tuple[str, ...],
+    program: tuple[str, ...],
     is_masked: Callable[[str, bool], bool] | None,
 ) -> Workspace:
     wanted = [f"{root}/{path}" for path in protected if not path.startswith(".git/")]
+    wanted += [path for path in program if path.startswith(root + "/")]
     common: str | None = None
     dot_git = Path(root, ".git")
-    mounts: list[str] = []
     if dot_git.is_file() and not dot_git.is_symlink():
         wanted.append(str(dot_git))
-        common = linked_worktree(dot_git)
+        common = repository.linked_worktree(dot_git)
         if common is not None:
-            wanted += [f"{common}/{name}" for name in GIT_PROTECTED]
+            wanted += _obeyed(Path(common))
     else:
-        if dot_git.is_dir() and not dot_git.is_symlink():
-            mounts.append(str(dot_git))
-            wanted += _submodules(dot_git)
-        wanted += [f"{root}/{path}" for path in protected if path.startswith(".git/")]
+        # A link stays a link, and what it leads to in the workspace is protected there.
+        wanted += _obeyed(Path(os.path.realpath(dot_git)))
     free = {os.path.normpath(f"{root}/{path}") for path in unprotect}
-    wanted = [path for path in wanted if not _below_any(path, free)]
+    inside = (root + "/", *((common + "/",) if common else ()))
+    wanted = [
+        path
+        for path in dict.fromkeys(wanted)
+        if path.startswith(inside) and not _below_any(path, free)
+    ]
+    there = tuple(path for path in wanted if _plain(path))
     files, folders = _masked(root, is_masked) if is_masked else ([], [])
     return Workspace(
         path=root,
-        mounts=tuple(mounts),
-        protected=tuple(path for path in wanted if _plain(path)),
+        mounts=_folders_above(there, (root, *((common,) if common else ()))),
+        protected=there,
         absent=tuple(path for path in wanted if not os.path.lexists(path)),
         masked_files=tuple(files),
         masked_folders=tuple(folders),
         git_common=common,
     )
+
+
+def _obeyed(git_folder: Path) -> list[str]:
+    """What the host's git obeys in a git folder, in its submodules' and in its worktrees'."""
+    paths = [f"{git_folder}/{name}" for name in repository.OBEYED]
+    paths += repository.included(git_folder)
+    for folder in repository.inner_folders(git_folder):
+        paths += [f"{folder}/{n}" for n in repository.OBEYED if os.path.lexists(folder / n)]
+        paths += repository.included(folder)
+    return paths
+
+
+def _folders_above(paths: tuple[str, ...], roots: tuple[str, ...]) -> tuple[str, ...]:
+    """Every folder between a root and a path: one that is no mount point could be renamed away."""
+    found: dict[str, None] = {}
+    for path in paths:
+        root = max((r for r in roots if path.startswith(r + "/")), key=len)
+        parts = path[len(root) + 1 :].split("/")[:-1]
+        found |= dict.fromkeys(f"{root}/{'/'.join(parts[: n + 1])}" for n in range(len(parts)))
+    return tuple(found)
 
 
 def _masked(root: str, is_masked: Callable[[str, bool], bool]) -> tuple[list[str], list[str]]:
@@ -162,52 +188,4 @@ def _plain(path: str) -> bool:
         mode = os.lstat(path).st_mode
     except OSError:
         return False
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def _submodules(dot_git: Path, depth: int = 3) -> list[str]:
-    """Hooks and config of submodules and worktrees, which the host's git obeys too."""
-    found: list[str] = []
-    for folder in (dot_git / "modules", dot_git / "worktrees"):
-        if not folder.is_dir() or folder.is_symlink():
-            continue
-        for entry in sorted(folder.iterdir()):
-            if entry.is_symlink() or not entry.is_dir():
-                continue
-            found += [
-                str(entry / n)
-                for n in ("hooks", "config", "config.worktree")
-                if (entry / n).exists()
-            ]
-            if depth:
-                found += _submodules(entry, depth - 1)
-    return found
-
-
-def linked_worktree(dot_git: Path) -> str | None:
-    """The common .git folder of a linked worktree, or None when this is none.
-
-    A `.git` file can name any folder, and the project is untrusted: the folder counts only when it
-    is a repository's and names this very worktree in return, as git itself checks
-    (gitrepository-layout(5), worktrees/<id>/gitdir).
-    """
-    text = _small_text(dot_git)
-    if not text.startswith("gitdir: "):
-        return None
-    private = Path(os.path.normpath(dot_git.parent / text[len("gitdir: ") :].strip()))
-    back = _small_text(private / "gitdir").strip()
-    if not back or os.path.realpath(private / back) != os.path.realpath(dot_git):
-        return None
-    common = Path(os.path.realpath(private / (_small_text(private / "commondir").strip() or ".")))
-    if private.parent.name != "worktrees" or private.resolve().parent.parent != common:
-        return None
-    is_repository = all((common / name).exists() for name in ("HEAD", "objects", "refs"))
-    return str(common) if is_repository else None
-
-
-def _small_text(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode(errors="surrogateescape")
-    except OSError:
-        return ""
+    return (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) and os.path.realpath(path) == path

@@ -25,7 +25,10 @@ IMAGES: tuple[str, ...] = ("host",)
 
 # What is read-only in a writable workspace unless `unprotect` names it: each of these is, or
 # leads to, code that the host runs when the user next works in the folder.
-PROTECTED: tuple[str, ...] = (".git/hooks", ".git/config", "corral.toml")
+PROTECTED: tuple[str, ...] = (
+    *(".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir"),
+    "corral.toml",
+)
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -94,11 +94,12 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
     if not workspace.read_only:
         writable.append(workspace.path)
     _protect_own_files(writable, force=force)
+    _protect_program(writable, place.workspace, force=force)
     warnings += _sensitive(shares, place)
     warnings += [
         f"unprotect {printable(path)} changes nothing: only {', '.join(PROTECTED)} are protected."
         for path in workspace.unprotect
-        if not any(beneath(path, known) or beneath(known, path) for known in PROTECTED)
+        if not any(beneath(path, known) or beneath(known, path) for known in _protected(place))
     ]
     env = _environment(merged["run.env"], environ, warnings)
     return Spec(
@@ -332,6 +333,30 @@ def _protect_own_files(writable: Sequence[str], *, force: bool) -> None:
                 raise ConfigError(
                     f"{label} ({printable(path)}) would be writable for the sandbox, in {folder}.",
                     hint="Share less, share it read-only (--ro), or use --force if this is what "
+                    "you mean.",
+                )
+
+
+def _protected(place: Place) -> list[str]:
+    """What is read-only in the workspace unless unprotected, relative to it."""
+    own = [path for path in paths.program_files() if beneath(path, place.workspace)]
+    return [*PROTECTED, *(os.path.relpath(path, place.workspace) for path in own)]
+
+
+def _protect_program(writable: Sequence[str], workspace: str, *, force: bool) -> None:
+    """A sandbox that could change corral would be corral the next time.
+
+    In a workspace corral's files are made read-only (host/layout.py); a share has no such parts.
+    """
+    for path in paths.program_files():
+        for folder in writable:
+            inside = beneath(folder, path)
+            if (inside or (folder != workspace and beneath(path, folder))) and not force:
+                raise ConfigError(
+                    f"corral itself ({printable(path)}) would be writable for the sandbox, in "
+                    f"{printable(folder)}.",
+                    hint="Share it read-only, make the folder of the whole clone the workspace "
+                    "(corral's own files are read-only then), or use --force if this is what "
                     "you mean.",
                 )
 
