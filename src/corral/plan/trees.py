@@ -22,7 +22,11 @@ def toolbox(spec: Spec, layout: Layout) -> Export:
     tree: list[Step] = [Folder(EXPORT), Folder(f"{EXPORT}/etc")]
     tree += [Bind(path, EXPORT + path) for path in (*layout.folders, *layout.etc)]
     tree += [Symlink(text, EXPORT + path) for path, text in layout.links]
-    tree += [Bind(source, EXPORT + target) for source, target in read_only_parts(spec)]
+    real = {share.source for share in spec.shares}
+    tree += [
+        Bind(source, EXPORT + target, pinned=source in real)
+        for source, target in read_only_parts(spec)
+    ]
     return Export(tag="toolbox", uid=NOBODY, tree=tuple(tree), submounts=False, cache="always")
 
 
@@ -46,16 +50,16 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     """The workspace, what comes along with it, and writable shares."""
     workspace = layout.workspace
     access = Access.READ_ONLY if spec.workspace.read_only else Access.WRITABLE
-    tree: list[Step] = [Folder(EXPORT), Bind(workspace.path, EXPORT + workspace.path, access)]
+    tree: list[Step] = [Folder(EXPORT), _pinned(workspace.path, workspace.path, access)]
     if workspace.git_common:
-        tree.append(Bind(workspace.git_common, EXPORT + workspace.git_common, access))
+        tree.append(_pinned(workspace.git_common, workspace.git_common, access))
     tree += [
-        Bind(share.source, EXPORT + share.target, Access.WRITABLE)
+        _pinned(share.source, share.target, Access.WRITABLE)
         for share in spec.shares
         if share.writable
     ]
-    tree += [Bind(path, EXPORT + path, access) for path in _parents_first(workspace.mounts)]
-    tree += [Bind(path, EXPORT + path) for path in _parents_first(workspace.protected)]
+    tree += [_pinned(path, path, access) for path in _parents_first(workspace.mounts)]
+    tree += [_pinned(path, path, Access.READ_ONLY) for path in _parents_first(workspace.protected)]
     tree += [Bind(EMPTY_FILE, EXPORT + path) for path in workspace.masked_files]
     tree += [EmptyReadOnly(EXPORT + path) for path in workspace.masked_folders]
     return Export(
@@ -65,6 +69,10 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
         submounts=True,
         cache="auto",
     )
+
+
+def _pinned(source: str, target: str, access: Access) -> Bind:
+    return Bind(source, EXPORT + target, access, pinned=True)
 
 
 def _parents_first(paths: Iterable[str]) -> list[str]:

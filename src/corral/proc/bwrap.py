@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from .warden import PIN
+
 
 class Access(enum.Enum):
     """How a path appears in a tree."""
@@ -19,15 +21,20 @@ class Access(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bind:
-    """The host's `source` at `target`, both absolute."""
+    """The host's `source` at `target`, both absolute.
+
+    pinned: the source is a real path, and the warden refuses it when there is a link in it by now:
+    whoever can write there (another sandbox, say) may not choose what is shown.
+    """
 
     source: str
     target: str
     access: Access = Access.READ_ONLY
+    pinned: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """As bwrap options."""
-        return (self.access.value, self.source, self.target)
+        return (self.access.value, PIN + self.source if self.pinned else self.source, self.target)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ its object in a file, its first descriptor.
     up      {"op": "up", "id": 0} + a pidfd of the warden
     spawn   {"op": "spawn", "id": 1, "argv": [...], "env": {...}, "fds": [10, 11]} + descriptors
             fds: the numbers that the descriptors get in the new process; 1 and 2 its output
+            an item of argv that starts with "pinned:" names a path without links, see Pins
     signal  {"op": "signal", "id": 1, "signal": 15}
     started {"op": "started", "id": 1, "pid": 7} · failed {"op": "failed", "id": 1, "errno": 2}
     exited  {"op": "exited", "id": 1, "status": 0}   (negative: ended by that signal)
@@ -31,6 +32,8 @@ import select
 import shutil
 import signal
 import socket
+import stat
+import struct
 import sys
 
 CONTROL_FD = 3
@@ -40,8 +43,16 @@ IN_FILE = b"file"
 MAX_FDS = 64
 _FIRST_HIGH_FD = 200  # above every number that a plan gives to a process
 
+PIN = "pinned:"
+_PINS = "/sys"  # always there, and none of our helpers wants the host's
+
+# linux/openat2.h; the number is the same everywhere (kernel, scripts/syscall.tbl)
+_OPENAT2, _RESOLVE_NO_LINKS = 437, 0x02 | 0x04
+_AT_FDCWD = -100
+
 # linux/mount.h, linux/prctl.h
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 2, 4, 8, 1 << 12
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
@@ -57,26 +68,81 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
-def isolate() -> None:
+class Libc:
+    """The calls that Python lacks. Each raises OSError with the file concerned."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(self, source: str, target: str, kind: str | None, flags: int) -> None:
+        """mount(2)."""
+        names = (os.fsencode(source), os.fsencode(target), kind.encode() if kind else None)
+        _check(self._libc.mount(*names, ctypes.c_ulong(flags), None), target)
+
+    def prctl(self, option: int, value: int) -> None:
+        """prctl(2) with one argument."""
+        _check(self._libc.prctl(option, value, 0, 0, 0), "prctl")
+
+    def open_without_links(self, path: str) -> int:
+        """A descriptor of `path` itself; OSError (ELOOP) when any part of it is a link."""
+        how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_LINKS)
+        arguments = (ctypes.c_int(_AT_FDCWD), os.fsencode(path), how, ctypes.c_size_t(len(how)))
+        return _check(self._libc.syscall(_OPENAT2, *arguments), path)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def isolate(libc: Libc) -> None:
     """Private mounts, a /proc of this PID namespace, and no ambient capabilities."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    libc.mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
 
-    def check(result: int, what: str) -> None:
-        if result != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), what)
 
-    check(libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "/")
-    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    check(libc.mount(b"proc", b"/proc", b"proc", flags, None), "/proc")
-    check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
+class Pins:
+    """What a helper is shown, held fast before bubblewrap looks it up by name.
+
+    Paths were checked when the sandbox was planned. Until bubblewrap binds them, somebody who can
+    write to a folder in them (another sandbox on the same project) could put a link there, and the
+    helper would be shown what the link names. So the warden opens each without following any link
+    and binds what it opened to a place that nobody else has; bubblewrap gets that place.
+    """
+
+    def __init__(self, libc: Libc) -> None:
+        self._libc = libc
+        self._count = 0
+
+    def place(self, argument: str) -> str:
+        """Where to find what a "pinned:" argument names; any other argument as it is."""
+        if not argument.startswith(PIN):
+            return argument
+        if not self._count:
+            self._libc.mount("tmpfs", _PINS, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        fd = self._libc.open_without_links(argument.removeprefix(PIN))
+        try:
+            self._count += 1
+            place = f"{_PINS}/{self._count}"
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.mkdir(place)
+            else:
+                os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            self._libc.mount(f"/proc/self/fd/{fd}", place, None, _MS_BIND | _MS_REC)
+        finally:
+            os.close(fd)
+        return place
 
 
 class Warden:
     """Children by the client's number for each."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, pins: Pins) -> None:
         self._control = control
+        self._pins = pins
         self._numbers: dict[int, int] = {}
 
     def handle(self) -> bool:
@@ -95,7 +161,8 @@ class Warden:
         number = request["id"]
         if request["op"] == "spawn":
             try:
-                pid = _spawn(request["argv"], request["env"], request["fds"], fds)
+                argv = [self._pins.place(argument) for argument in request["argv"]]
+                pid = _spawn(argv, request["env"], request["fds"], fds)
             except OSError as error:
                 self._send({"op": "failed", "id": number, "errno": error.errno})
             else:
@@ -153,11 +220,12 @@ def serve() -> None:
     """Carry out requests until corral is gone."""
     # What corral itself inherited from whoever started it is nothing for its helpers.
     os.closerange(PARENT_FD + 1, os.sysconf("SC_OPEN_MAX"))
-    isolate()
+    libc = Libc()
+    isolate(libc)
     control = socket.socket(fileno=CONTROL_FD)
     for fd in (CONTROL_FD, PARENT_FD):
         os.set_inheritable(fd, False)
-    warden = Warden(control)
+    warden = Warden(control, Pins(libc))
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
