@@ -24,16 +24,21 @@ def processes() -> set[int]:
     return found
 
 
-def _command(process: psutil.Process) -> str:
+def _argv(process: psutil.Process) -> list[str]:
     try:
-        return " ".join(process.cmdline())
+        return process.cmdline() or [""]
     except psutil.Error:
-        return ""  # gone a moment ago
+        return [""]  # gone a moment ago
 
 
 def _is_helper(process: psutil.Process) -> bool:
-    command = _command(process)
-    return any(program in command for program in PROGRAMS) and "pytest" not in command
+    argv = _argv(process)
+    # Directly, or through bubblewrap, a loader or Python; not who only speaks of them.
+    if not any(name in argv[0] for name in (*PROGRAMS, "bwrap", "ld-linux", "python")):
+        return False
+    return any(
+        word.startswith("/") and program in word for word in argv for program in PROGRAMS
+    ) and not any("pytest" in word for word in argv)
 
 
 def _belongs_to_others(process: psutil.Process) -> bool:
@@ -48,7 +53,7 @@ def _belongs_to_others(process: psutil.Process) -> bool:
     if any(ancestor.pid == os.getpid() for ancestor in ancestors):
         return False
     owner = next((each for each in ancestors if not _is_helper(each)), None)
-    return owner is not None and "python" in _command(owner).partition(" ")[0]
+    return owner is not None and "python" in _argv(owner)[0]
 
 
 def folders() -> set[str]:
