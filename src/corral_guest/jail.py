@@ -113,6 +113,7 @@ def _serve(setup: dict[str, Any], control: socket.socket) -> None:
     signal.set_wakeup_fd(-1)
     os.dup2(control.detach(), jailed.CONTROL_FD, inheritable=False)
     os.closerange(jailed.CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    linux.set_name("corral")  # a `pkill -KILL python3` in the jail must not mean it
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     user, group = (0, 0) if setup["root"] else (setup["inside_uid"], setup["inside_gid"])

@@ -28,6 +28,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 RB_POWER_OFF = 0x4321FEDC  # linux/reboot.h
@@ -69,6 +70,11 @@ def unshare(flags: int) -> None:
 def prctl(option: int, value: int) -> None:
     """prctl(2) with one argument."""
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def set_name(name: str) -> None:
+    """Name this thread as ps, pkill and killall show it (15 bytes; PR_SET_NAME in prctl(2))."""
+    _check(_libc.prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0), "prctl")
 
 
 def load_module(path: str) -> None:

@@ -351,6 +351,11 @@ class Connection:
         state = self._streams.get(stream)
         return state is not None and not state.sent_reset
 
+    @property
+    def open_streams(self) -> int:
+        """How many stream numbers are taken, those included whose reset is not answered yet."""
+        return len(self._streams)
+
     def credit(self, stream: int) -> int:
         """How many bytes `send` would take now: 0 as well when the stream can send no more."""
         state = self._streams.get(stream)

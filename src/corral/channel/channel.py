@@ -149,6 +149,11 @@ class Channel:
         """Why the channel has ended, or None while it works."""
         return self._failure
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open: until both sides have ended them, or answered a reset."""
+        return self.connection.open_streams
+
     # Calls
 
     def _ask(self, method: str, params: dict[str, object]) -> asyncio.Future[object]:

@@ -112,6 +112,11 @@ class Sandbox:
             await streams[name].end()  # nothing goes that way
         return Execution(self._channel, number, streams, status, self.or_lost)
 
+    @property
+    def open_streams(self) -> int:
+        """How many byte streams to the guest are open."""
+        return self._channel.open_streams
+
     async def kill(self, agent: int = 1) -> None:
         """End every process of an agent at once."""
         await self._channel.call("kill", {"agent": agent}, timeout=CALL_TIMEOUT)
