@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PAUSE = "/corral/pause"  # in the base image; see corral.images.pause
 PAUSE_IN_JAIL = "/run/corral/pause"
 OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
-_UP_FD, _INFO_FD, _BLOCK_FD = 3, 4, 5  # as bwrap and pause see them; 3 is pause's by nature
+_UP_FD, _INFO_FD, _BLOCK_FD, _FILTER_FD = 3, 4, 5, 6  # as bwrap and pause see them; 3 is pause's
 
 
 def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) -> int:
@@ -35,7 +35,15 @@ def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) ->
     info_read, info_write = os.pipe2(os.O_CLOEXEC)
     block_read, block_write = os.pipe2(os.O_CLOEXEC)
     complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    passed = {2: complain, _UP_FD: up_write, _INFO_FD: info_write, _BLOCK_FD: block_read}
+    # The agent can trace `pause`, which is its own, so that must not be free to do more than it.
+    filter_fd = seccomp.as_memfd(seccomp.jail_filter())
+    passed = {
+        2: complain,
+        _UP_FD: up_write,
+        _INFO_FD: info_write,
+        _BLOCK_FD: block_read,
+        _FILTER_FD: filter_fd,
+    }
     try:
         _start_bwrap(bwrap(setup, names), passed, cgroup, uid)
         for fd in passed.values():
@@ -61,7 +69,7 @@ def bwrap(setup: dict[str, Any], names: dict[str, str]) -> list[str]:
         "/usr/bin/bwrap",
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
         *("--unshare-uts", "--unshare-cgroup", "--hostname", setup["hostname"]),
-        *("--as-pid-1", "--die-with-parent"),
+        *("--as-pid-1", "--die-with-parent", "--seccomp", str(_FILTER_FD)),
         *("--info-fd", str(_INFO_FD), "--userns-block-fd", str(_BLOCK_FD)),
     ]
     for step in setup["tree"]:
