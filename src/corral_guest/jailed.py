@@ -208,11 +208,14 @@ def main() -> None:
     poll = select.poll()
     poll.register(CONTROL_FD, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
-    control.send(b'{"op": "up"}')
-    while True:
-        for fd, _events in poll.poll():
-            if fd == wake_read:
-                os.read(wake_read, 4096)
-                jail.reap()
-            elif not jail.handle():
-                return
+    try:
+        control.send(b'{"op": "up"}')
+        while True:
+            for fd, _events in poll.poll():
+                if fd == wake_read:
+                    os.read(wake_read, 4096)
+                    jail.reap()
+                elif not jail.handle():
+                    return
+    except ConnectionError:
+        return  # the supervisor has closed it with answers of ours unread
