@@ -18,7 +18,6 @@ GIB = 1 << 30
 PYTHON_NEEDED = (3, 11)
 QEMU_NEEDED = (7, 2)  # the oldest that corral is tested with
 BWRAP_NEEDED = (0, 5)  # --perms and --clearenv came with 0.5.0 (its NEWS.md)
-BWRAP_WANTED = (0, 8)  # --disable-userns
 MEMORY_NEEDED = 768 * MIB  # a guest of 512 MiB and its helpers
 MEMORY_WANTED = 2 * GIB
 DISK_NEEDED = 512 * MIB  # a kernel package, unpacked, and a base image
@@ -71,16 +70,8 @@ def check_bwrap(facts: Facts) -> Check:
     if facts.bwrap is None:
         return _missing("bwrap", facts)
     finding = f"{facts.bwrap.version} ({facts.bwrap.argv[-1]})"
-    version = parse_version(facts.bwrap.version)
-    if version < BWRAP_NEEDED:
+    if parse_version(facts.bwrap.version) < BWRAP_NEEDED:
         return Check("bubblewrap", "fail", finding, "corral needs bubblewrap 0.5 or later.")
-    if version < BWRAP_WANTED:
-        return Check(
-            "bubblewrap",
-            "warn",
-            finding,
-            "It works; before 0.8 nested user namespaces cannot be forbidden in a jail.",
-        )
     return Check("bubblewrap", "ok", finding)
 
 

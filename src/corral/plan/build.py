@@ -24,8 +24,8 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
     identity = guest.Identity(spec, facts)
     if spec.run.user not in (None, "root", facts.user.name):
         raise PlanError(
-            f"cannot run as {spec.run.user}: a sandbox knows {facts.user.name} and root.",
-            hint=f"Leave --user out, or say --user root (you are {facts.user.name}).",
+            f"cannot run as {spec.run.user}: a sandbox knows only you ({facts.user.name}) and root.",
+            hint="Leave --user out, or say --user root.",
         )
     machine = _machine(spec, facts)
     number = 1
