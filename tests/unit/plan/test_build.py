@@ -110,7 +110,7 @@ def test_more_memory_than_the_host_has_is_refused() -> None:
 def test_any_other_user_is_refused(name: str) -> None:
     with pytest.raises(PlanError, match=f"cannot run as {name}") as caught:
         examples.plan(examples.spec(run={"user": name}))
-    assert "you are ada" in (caught.value.hint or "")
+    assert "you (ada) and root" in caught.value.message
 
 
 def test_the_users_own_name_may_be_said() -> None:
