@@ -56,6 +56,15 @@ def _belongs_to_others(process: psutil.Process) -> bool:
     return owner is not None and "python" in _argv(owner)[0]
 
 
+def _shown(pid: int) -> str:
+    """A process for a message: its id, its parent, what it is."""
+    try:
+        process = psutil.Process(pid)
+        return f"{pid} (of {process.ppid()}): {' '.join(process.cmdline())[:300]}"
+    except psutil.Error:
+        return str(pid)
+
+
 def folders() -> set[str]:
     """Run folders."""
     return {str(path) for path in run_root().iterdir()}
@@ -75,7 +84,7 @@ def mounts() -> set[str]:
 def everything() -> dict[str, set[str]]:
     """All of it."""
     return {
-        "processes": {str(pid) for pid in processes()},
+        "processes": {_shown(pid) for pid in processes()},
         "run folders": folders(),
         "shared memory": shared_memory(),
         "mounts": mounts(),

@@ -1,0 +1,384 @@
+"""The guest's side of the channel, run on the host in a thread, with a jail that is a socket.
+
+The jail is what an agent has taken over: whatever it says, the supervisor goes on serving.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import json
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.channel import Channel, Stream, serial_pair
+from corral.errors import GuestError, StreamResetError
+from corral_guest import wire
+from corral_guest.agent import MAX_REPLY, MAX_REQUEST, Agent
+from corral_guest.loop import READ, Loop
+from corral_guest.supervisor import Supervisor
+
+
+class Guest:
+    """A supervisor with agent 1, whose jail is in the test's hand."""
+
+    def __init__(self) -> None:
+        self.port, theirs = serial_pair()
+        theirs.setblocking(False)
+        self._theirs = theirs
+        self.loop = Loop()
+        self.supervisor = Supervisor(theirs.fileno(), self.loop)
+        self.agent = Agent({"number": 1, "uid": os.getuid()})
+        self.agent.cgroup = "/nowhere"
+        self.agent.socket, self.jail = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.agent.socket.setblocking(False)
+        self.jail.settimeout(20)
+        self.supervisor._agents[1] = self.agent
+        self.loop.watch(
+            self.agent.socket.fileno(), READ, lambda _: self.supervisor._heard(self.agent)
+        )
+        self.fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="supervisor")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.loop.run(self.supervisor.flush)
+        except BaseException as fault:
+            self.fault = fault
+            self._theirs.close()
+
+    def stop(self) -> None:
+        """The host hangs up, which ends the loop."""
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self._theirs.close()
+        self.jail.close()
+        assert self.fault is None
+
+    async def asked(self) -> tuple[dict[str, Any], list[int]]:
+        """What the jail is asked for next, with the descriptors that come along."""
+        fds = array.array("i")
+        data, ancillary, _flags, _address = await asyncio.to_thread(
+            self.jail.recvmsg, 1 << 20, socket.CMSG_SPACE(32)
+        )
+        for _level, _kind, payload in ancillary:
+            fds.frombytes(payload)
+        return json.loads(data), list(fds)
+
+    def say(self, message: object, fds: list[int] | None = None) -> None:
+        """The jail speaks."""
+        raw = message if isinstance(message, bytes) else json.dumps(message).encode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.jail.sendmsg([raw], rights)
+
+
+class Host:
+    """The host's end: a channel, and what the guest told it of commands that ended."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.exits: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+        channel.handle("exited", self.exits.put_nowait)
+
+    async def call(self, method: str, **params: object) -> object:
+        return await self.channel.call(method, params, timeout=20)
+
+    async def exec(
+        self, number: int, *, terminal: list[int] | None = None, agent: int = 1, **changes: object
+    ) -> tuple[asyncio.Task[object], dict[str, Stream]]:
+        """Ask for a command; the answer comes when the jail has started it."""
+        names = ("stdin", "stdout") if terminal else ("stdin", "stdout", "stderr")
+        streams = {name: self.channel.open_stream() for name in names}
+        params: dict[str, object] = {
+            **{"exec": number, "agent": agent, "argv": ["tool"], "env": {"A": "b"}, "cwd": "/"},
+            **{"terminal": terminal, "streams": {n: s.id for n, s in streams.items()}},
+            **changes,
+        }
+        task = asyncio.create_task(self.channel.call("exec", params, timeout=20))
+        await asyncio.sleep(0)
+        return task, streams
+
+
+@pytest.fixture
+async def both() -> AsyncIterator[tuple[Guest, Host]]:
+    guest = Guest()
+    async with await Channel.start(guest.port) as channel:
+        yield guest, Host(channel)
+    await asyncio.to_thread(guest.stop)
+
+
+Both = tuple[Guest, Host]
+
+
+async def test_a_commands_streams_and_status_pass(both: Both) -> None:
+    guest, host = both
+    task, streams = await host.exec(7, argv=["tool", "caf\u00c3\u00a9"])
+    request, (stdin, stdout, stderr) = await guest.asked()
+    assert request["argv"] == ["tool", "café"]  # bytes travel one character a byte
+    assert (request["env"], request["cwd"], request["terminal"]) == ({"A": "b"}, "/", None)
+    guest.say({"op": "started", "id": request["id"]})
+    assert await task == {}
+    await streams["stdin"].write(b"in")
+    await streams["stdin"].end()
+    assert await asyncio.to_thread(os.read, stdin, 10) == b"in"
+    assert await asyncio.to_thread(os.read, stdin, 10) == b""
+    os.write(stdout, b"out")
+    os.write(stderr, b"err")
+    for fd in (stdin, stdout, stderr):
+        os.close(fd)
+    guest.say({"op": "exited", "id": request["id"], "status": 3})
+    assert await streams["stdout"].read() == b"out"
+    assert await streams["stderr"].read() == b"err"
+    assert await streams["stdout"].read() == b""
+    assert await host.exits.get() == {"exec": 7, "status": 3}
+
+
+async def test_a_terminal_has_one_stream_out_and_can_be_resized(both: Both) -> None:
+    guest, host = both
+    task, streams = await host.exec(1, terminal=[24, 80])
+    request, fds = await guest.asked()
+    assert (request["terminal"], fds) == ([24, 80], [])
+    master, slave = os.openpty()
+    guest.say({"op": "started", "id": 1}, [master])
+    os.close(master)
+    await task
+    os.write(slave, b"hello")
+    assert await streams["stdout"].read() == b"hello"
+    await host.call("resize", exec=1, rows=50, columns=132)
+    assert os.get_terminal_size(slave) == (132, 50)
+    os.close(slave)
+    guest.say({"op": "exited", "id": 1, "status": 0})
+    assert await host.exits.get() == {"exec": 1, "status": 0}
+
+
+async def test_signals_are_handed_on_to_the_jail(both: Both) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.say({"op": "started", "id": 1})
+    await task
+    await host.call("signal", exec=1, signal=15, group=True)
+    assert (await guest.asked())[0] == {"op": "signal", "id": 1, "signal": 15, "group": True}
+    await host.call("signal", exec=99, signal=9, group=False)  # long gone: no error
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("what", ["program", "interpreter", "workdir"])
+async def test_why_a_command_did_not_start_is_told(both: Both, what: str) -> None:
+    guest, host = both
+    task, streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.say({"op": "failed", "id": 1, "errno": 2, "what": what, "interpreter": "/bin/x"})
+    with pytest.raises(GuestError) as caught:
+        await task
+    assert caught.value.data == {"errno": 2, "what": what, "interpreter": "/bin/x"}
+    with pytest.raises(StreamResetError):
+        await streams["stdout"].read()
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_a_method_that_is_none_and_wrong_parameters_are_answered_with_errors(
+    both: Both,
+) -> None:
+    _guest, host = both
+    calls: list[tuple[str, dict[str, object]]] = [
+        ("no-such", {}),
+        ("exec", {}),
+        ("exec", {"agent": 9, "exec": 1, "terminal": None, "streams": {}}),
+        ("signal", {}),
+        ("resize", {"exec": 1}),
+    ]
+    for method, params in calls:
+        with pytest.raises(GuestError):
+            await host.call(method, **params)
+    assert await host.call("sync") == {}
+
+
+# What an agent could have its jail's first process say
+
+HOSTILE: list[object] = [
+    {"op": "up"},
+    {"op": "started", "id": 1},
+    {"op": "exited", "id": 1, "status": 0},
+    {"op": "exited", "id": 99, "status": 0},
+    {"op": "exited"},
+    {"op": None, "id": 1},
+    {"op": ["exited"], "id": 1},
+    {"id": 1},
+    {"op": "exited", "id": True},
+    {"op": "exited", "id": "1"},
+    {"op": "failed", "id": 1, "errno": 2},
+    {},
+]
+
+
+@pytest.mark.parametrize("message", HOSTILE, ids=json.dumps)
+async def test_messages_out_of_place_change_nothing(both: Both, message: object) -> None:
+    """Said of no command that runs: nothing is told to the host."""
+    guest, host = both
+    guest.say(message)
+    assert await host.call("sync") == {}
+    assert host.exits.empty()
+
+
+@pytest.mark.parametrize("status", [-1, 256, 1 << 70, "0", None, True, [0], 0.5])
+async def test_a_status_that_is_none_is_255(both: Both, status: object) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.say({"op": "started", "id": 1})
+    await task
+    guest.say({"op": "exited", "id": 1, "status": status})
+    assert await host.exits.get() == {"exec": 1, "status": 255}
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        {"errno": -5, "what": "x" * 1000, "interpreter": "y" * 3000},
+        {"errno": "2", "what": ["program"], "interpreter": {}},
+        {"errno": 1 << 40, "what": None, "interpreter": 3},
+        {"errno": True},
+        {},
+    ],
+    ids=json.dumps,
+)
+async def test_a_reason_that_makes_no_sense_is_left_out(
+    both: Both, reason: dict[str, object]
+) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.say({"op": "failed", "id": 1, **reason})
+    with pytest.raises(GuestError) as caught:
+        await task
+    assert caught.value.data == {"errno": 0, "what": ""}
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"not json",
+        b"[]",
+        b"1",
+        b"\xff\xfe",
+        b"[" * (MAX_REPLY - 1),
+        b'{"op": "' + b"x" * (2 * MAX_REPLY) + b'"}',
+    ],
+    ids=["text", "array", "number", "bytes", "deep", "long"],
+)
+async def test_noise_ends_the_jail_and_its_commands_but_not_the_machine(
+    both: Both, noise: bytes
+) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.say({"op": "started", "id": 1})
+    await task
+    guest.say(noise)
+    assert await host.exits.get() == {"exec": 1, "status": 137}
+    with pytest.raises(GuestError, match="the jail has ended"):
+        await (await host.exec(2))[0]
+    assert await host.call("kill", agent=1) == {}
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_a_jail_that_ends_while_a_command_starts_is_an_error_of_that_command(
+    both: Both,
+) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    guest.jail.close()
+    with pytest.raises(GuestError, match="the jail has ended"):
+        await task
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("terminal", [None, [24, 80]])
+async def test_descriptors_that_nobody_asked_for_are_refused_and_closed(
+    both: Both, terminal: list[int] | None
+) -> None:
+    """Neither a pipe's end for a command without a terminal, nor a file in place of a terminal."""
+    guest, host = both
+    task, _streams = await host.exec(1, terminal=terminal)
+    _request, fds = await guest.asked()
+    read, write = os.pipe()
+    guest.say({"op": "started", "id": 1}, [read])
+    os.close(read)
+    with pytest.raises(GuestError):
+        await task
+    with pytest.raises(BrokenPipeError):  # the supervisor holds no other end of it
+        os.write(write, b"x")
+    os.close(write)
+    for fd in fds:
+        os.close(fd)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_descriptors_sent_without_end_are_closed(both: Both) -> None:
+    guest, host = both
+    before = open_descriptors()
+    null = os.open("/dev/null", os.O_RDONLY)
+    for _ in range(200):
+        guest.say({"op": "up"}, [null] * 8)
+        await host.call("sync")
+    os.close(null)
+    assert open_descriptors() <= before + 2
+
+
+async def test_a_command_that_runs_cannot_be_started_again(both: Both) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1)
+    _request, fds = await guest.asked()
+    for _ in range(2):
+        guest.say({"op": "started", "id": 1})
+    await task
+    guest.say({"op": "failed", "id": 1, "errno": 2})
+    assert await host.call("sync") == {}
+    guest.say({"op": "exited", "id": 1, "status": 0})
+    for fd in fds:
+        os.close(fd)
+    assert await host.exits.get() == {"exec": 1, "status": 0}
+
+
+async def test_a_long_command_line_travels_in_a_memory_file(both: Both) -> None:
+    guest, host = both
+    task, _streams = await host.exec(1, argv=["tool", "x" * (2 * MAX_REQUEST)])
+    request, (memory, *fds) = await guest.asked()
+    assert request == {}
+    sent = json.loads(os.pread(memory, 4 * MAX_REQUEST, 0))
+    assert sent["argv"][1] == "x" * (2 * MAX_REQUEST)
+    os.close(memory)
+    guest.say({"op": "failed", "id": 1, "errno": 7, "what": "program"})
+    with pytest.raises(GuestError, match="Argument list too long"):
+        await task
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_the_guest_knows_the_protocols_version(both: Both) -> None:
+    guest, host = both
+    told: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+    host.channel.handle("ready", told.put_nowait)
+    guest.supervisor.tell("ready", {"version": wire.VERSION})
+    await host.call("sync")
+    assert await told.get() == {"version": wire.VERSION}
