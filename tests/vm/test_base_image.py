@@ -13,13 +13,12 @@ import pytest
 
 from corral.events import silent
 from corral.images import (
-    DEFAULT_MODULES,
-    NINE_P_MODULES,
     contents,
     ensure_base_image,
     ensure_kernel,
 )
 from corral.images.fetch import TOOLS, cached_tool, fetch_tool
+from corral.plan.build import MODULES, NINE_P_MODULES, VIRTIOFS_MODULES
 
 PYTHON = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
@@ -51,7 +50,7 @@ libc.reboot(0x4321FEDC)  # power off
 def test_python_starts_as_pid_1_and_imports_all_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:
-    kernel = ensure_kernel(wanted=None, modules=DEFAULT_MODULES + extra, report=silent)
+    kernel = ensure_kernel(wanted=None, modules=MODULES + VIRTIOFS_MODULES + extra, report=silent)
     monkeypatch.setenv("CORRAL_CACHE_DIR", str(tmp_path))
     guest = Path(contents.__file__).resolve().parents[2] / "corral_guest"
     needed = " ".join(contents.needed_modules(guest))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from .base import BaseImage, ensure_base_image
-from .kernel import DEFAULT_MODULES, NINE_P_MODULES, Kernel, ensure_kernel
+from .kernel import ensure_kernel
+from .model import Kernel
 
 __all__ = [
-    "DEFAULT_MODULES",
-    "NINE_P_MODULES",
     "BaseImage",
     "Kernel",
     "ensure_base_image",

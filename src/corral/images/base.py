@@ -24,8 +24,8 @@ import msgspec
 
 from .. import paths
 from ..events import Phase, Report
-from .kernel import Kernel
 from .locks import locked, need_space, remove_leftovers, write_file
+from .model import Kernel
 from .watched import FileState, state
 
 if TYPE_CHECKING:

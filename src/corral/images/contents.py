@@ -13,8 +13,8 @@ import msgspec
 from . import pack, pause
 from .cpio import Entry, character_device, file, folder, symlink
 from .elf import loadable
-from .kernel import Kernel
 from .libraries import libraries, output, read_program
+from .model import Kernel
 from .modules import module_name, read_module
 
 GUEST_PACKAGE = "corral_guest"

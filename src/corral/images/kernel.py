@@ -17,34 +17,12 @@ import msgspec
 from .. import paths
 from ..events import Phase, Report
 from .locks import locked, write_file
+from .model import Kernel
 from .watched import FileState, state
 
 # kernel_sources is imported when there is no answer in the cache: a warm start needs none of it
 
-DEFAULT_MODULES = (
-    "virtio_pci",
-    "virtio_console",
-    "virtiofs",
-    "overlay",
-    "qemu_fw_cfg",
-    "vmw_vsock_virtio_transport",
-)
-NINE_P_MODULES = ("9p", "9pnet_virtio")
-
 _FORMAT = 1  # raise it when what is cached changes its meaning
-
-
-class Kernel(msgspec.Struct, frozen=True):
-    """A kernel that QEMU boots.
-
-    image: an ELF vmlinux where it could be unpacked, else what the distribution boots. release: as
-    `uname -r` says it. modules: files in load order. origin: where it is from, for a person.
-    """
-
-    image: Path
-    release: str
-    modules: tuple[Path, ...]
-    origin: str
 
 
 class _Record(msgspec.Struct, frozen=True):

@@ -12,9 +12,9 @@ from .. import paths
 from ..errors import FetchError, ImageError
 from ..events import Notice, Report
 from .elf import boots_by_pvh, is_elf
-from .kernel import Kernel
 from .kernel_package import FoundKernel, fetch
 from .locks import need_space, remove_leftovers, write_file
+from .model import Kernel
 from .modules import load_order, read_tree
 from .vmlinux import is_bzimage, release, unpack
 

@@ -11,8 +11,8 @@ import pytest
 from corral.errors import ImageError
 from corral.images import base, contents
 from corral.images.base import ensure_base_image
-from corral.images.kernel import Kernel
 from corral.images.libraries import libraries, parse_libraries
+from corral.images.model import Kernel
 
 from . import builders
 from .conftest import Reports
