@@ -200,6 +200,7 @@ def _small_text(path: Path) -> str:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return ""
-            return file.read(_SMALL).decode(errors="surrogateescape")
+            text = file.read(_SMALL).decode(errors="surrogateescape")
+            return text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no path has one
         except OSError:
             return ""
