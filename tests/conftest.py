@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,12 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("CORRAL_STATE_DIR", str(base / "state"))
     patch.setenv("CORRAL_CONFIG_DIR", str(base / "config"))
     patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    leftovers.adopt_orphans()
     yield
-    left = {}
-    for _ in range(50):  # what was just ended may still be on its way out
-        left = {kind: found for kind, found in leftovers.everything().items() if found}
-        if not left or (set(left) == {"processes"} and os.environ.get("PYTEST_XDIST_WORKER")):
-            break
-        time.sleep(0.1)
+    leftovers.wait_until_gone(5)  # what was just ended may still be on its way out
+    left = {kind: found for kind, found in leftovers.everything().items() if found}
     patch.undo()
     subprocess.run(["rm", "-rf", str(runtime)], check=True)
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        left.pop("processes", None)  # other workers' sandboxes; the controller looks at the end
     assert not left, f"left behind: {left}"
 
 

@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import select
+import time
 from pathlib import Path
 
 import psutil
 
 from corral.paths import run_root
 
-PROGRAMS = ("qemu-system", "virtiofsd", "vhost-device-vsock", "corral/proc/warden.py")
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def processes() -> set[int]:
-    """Helper processes of this user, by pid, but for those of another session that still lives."""
-    found = set()
-    for process in psutil.process_iter(["pid", "uids", "status"]):
-        uids = process.info["uids"]
-        if uids is None or uids.real != os.getuid() or process.info["status"] == "zombie":
-            continue
-        if _is_helper(process) and not _belongs_to_others(process):
-            found.add(process.info["pid"])
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant that loses its own.
+
+    So whatever outlives its owner is found among our descendants, whatever it looks like, and what
+    others run on this machine is not.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def family() -> list[psutil.Process]:
+    """Our descendants that live."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone a moment ago
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
-def _argv(process: psutil.Process) -> list[str]:
+def wait_until_gone(seconds: float) -> list[str]:
+    """Wait until no descendant lives; returns the command lines of those that still do."""
+    limit = time.monotonic() + seconds
+    while left := family():
+        if time.monotonic() > limit:
+            return [_described(process) for process in left]
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(left[0].pid)
+            select.select([pidfd], [], [], max(0.0, limit - time.monotonic()))
+            os.close(pidfd)
+    return []
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """The open descriptors of a process, and what each is."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as this folder itself is
+            found[int(entry.name)] = str(entry.readlink())
+    return found
+
+
+def _described(process: psutil.Process) -> str:
     try:
-        return process.cmdline() or [""]
+        return f"{process.pid} {process.status()}: {' '.join(process.cmdline())[:300]}"
     except psutil.Error:
-        return [""]  # gone a moment ago
-
-
-def _is_helper(process: psutil.Process) -> bool:
-    argv = _argv(process)
-    # Directly, or through bubblewrap, a loader or Python; not who only speaks of them.
-    if not any(name in argv[0] for name in (*PROGRAMS, "bwrap", "ld-linux", "python")):
-        return False
-    return any(
-        word.startswith("/") and program in word for word in argv for program in PROGRAMS
-    ) and not any("pytest" in word for word in argv)
-
-
-def _belongs_to_others(process: psutil.Process) -> bool:
-    """Whether another session, a Python program as this one is, still lives as its owner.
-
-    A helper that has lost its owner is a child of init, or of what collects orphans in its place.
-    """
-    try:
-        ancestors = process.parents()
-    except psutil.Error:
-        return True  # gone a moment ago
-    if any(ancestor.pid == os.getpid() for ancestor in ancestors):
-        return False
-    owner = next((each for each in ancestors if not _is_helper(each)), None)
-    return owner is not None and "python" in _argv(owner)[0]
-
-
-def _shown(pid: int) -> str:
-    """A process for a message: its id, its parent, what it is."""
-    try:
-        process = psutil.Process(pid)
-        return f"{pid} (of {process.ppid()}): {' '.join(process.cmdline())[:300]}"
-    except psutil.Error:
-        return str(pid)
+        return f"{process.pid}: gone a moment ago"
 
 
 def folders() -> set[str]:
@@ -84,7 +84,7 @@ def mounts() -> set[str]:
 def everything() -> dict[str, set[str]]:
     """All of it."""
     return {
-        "processes": {_shown(pid) for pid in processes()},
+        "processes": {_described(process) for process in family()},
         "run folders": folders(),
         "shared memory": shared_memory(),
         "mounts": mounts(),

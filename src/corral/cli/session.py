@@ -21,6 +21,7 @@ from ..host import Facts, layout, measure
 from ..host.limits import capacity
 from ..paths import program_files
 from ..plan import Plan, build
+from ..proc import crash_point
 from ..sandbox import Execution, Parts, Sandbox, prepare, start, sweep
 from ..spec import PROTECTED, Spec, load_spec, mask_matcher, missing_program_hint
 from . import terminal
@@ -38,6 +39,7 @@ FORWARDED = (
 # What a terminal sends to a whole process group, so the command's group gets it, too.
 _GROUP = (signal.SIGINT, signal.SIGQUIT)
 TIMEOUT_GRACE = 2.0  # seconds between TERM and the end of everything
+ANSWER_GRACE = 5.0  # seconds for a guest's answers meanwhile
 # So many interrupts within so many seconds end the sandbox, whatever the command does with them.
 IMPATIENCE, IMPATIENCE_SECONDS = 3, 3.0
 
@@ -177,9 +179,6 @@ class _Session:
             async with start(
                 self._plan, self._parts, self._report, console_echo=echo, keep=request.debug
             ) as sandbox:
-                if request.debug:
-                    message = f"logs are kept in {sandbox.folder}"
-                    self._report(Notice(level="info", message=message))
                 await watch.ready()
                 return await self._command(sandbox)
         finally:
@@ -189,6 +188,7 @@ class _Session:
 
     async def _command(self, sandbox: Sandbox) -> int:
         self._progress.stop()
+        crash_point("command-starting")
         size = terminal.size() if self._terminal else None
         extra: dict[str, str] = {}
         if self._terminal and not any(name == "TERM" for name, _value in self._spec.run.env):
@@ -198,6 +198,7 @@ class _Session:
         except CommandNotFoundError as error:
             raise self._with_tool_hint(error) from error
         self._execution = execution
+        crash_point("command-running")
         machine = self._plan.machine
         began = time.monotonic()
         self._report(
@@ -214,6 +215,7 @@ class _Session:
                 if self._request.stdin and os.isatty(terminal.STDIN):
                     stack.enter_context(terminal.raw_mode())
             status = await self._attend(sandbox, execution)
+        crash_point("command-ended")
         self._report(Exited(status=status, seconds=round(time.monotonic() - began, 3)))
         return status
 
@@ -256,11 +258,15 @@ class _Session:
 
     @staticmethod
     async def _overtime(sandbox: Sandbox, execution: Execution, work: asyncio.Future[int]) -> None:
-        """TERM, a moment to say goodbye, then the end of everything."""
-        with contextlib.suppress(CorralError):
-            await execution.signal(signal.SIGTERM, group=True)
-            await asyncio.wait((work,), timeout=TIMEOUT_GRACE)
-            await sandbox.kill()
+        """TERM, a moment to say goodbye, then the end of everything.
+
+        A guest that does not answer any more has no say in when: the machine's end is near.
+        """
+        with contextlib.suppress(CorralError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT_GRACE + ANSWER_GRACE):
+                await execution.signal(signal.SIGTERM, group=True)
+                await asyncio.wait((work,), timeout=TIMEOUT_GRACE)
+                await sandbox.kill()
 
     @contextlib.contextmanager
     def _signals(self, stop: Callable[[int], None]) -> Iterator[None]:

@@ -98,6 +98,7 @@ class Helpers:
     def __init__(self, control: socket.socket, pid: int) -> None:
         self._control = control
         self._pid = pid
+        self._bubblewrap = os.pidfd_open(pid)
         self._warden = -1  # its pidfd, once it is up
         self._processes: dict[int, Process] = {}
         self._logs: list[Log] = []
@@ -306,13 +307,12 @@ class Helpers:
 
     async def _reap(self) -> None:
         """Wait for the warden, which the kernel ends last of its namespace, and for bubblewrap."""
-        if self._warden >= 0:
-            await _wait_or_kill(self._warden)
-            os.close(self._warden)
-        bubblewrap = os.pidfd_open(self._pid)
-        await _wait_or_kill(bubblewrap)
-        os.close(bubblewrap)
-        os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended
+        for pidfd in (self._warden, self._bubblewrap):
+            if pidfd >= 0:
+                await _wait_or_kill(pidfd)
+                os.close(pidfd)
+        with contextlib.suppress(ChildProcessError):  # a program that uses us may wait for all
+            os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended
         self._forget_processes()
         for log in (self.log, *self._logs):
             log.drain()
