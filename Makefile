@@ -1,12 +1,13 @@
 # make test      everything: static checks, unit tests, real machines; as root also as an ordinary user
 # make check     the static part
 # make unit, make vm
+# make coverage  what the unit tests and the machine tests reach, as a table
 
 SHELL = /bin/sh
 PYTHON = .venv/bin/python
 STAMP = .venv/corral-dev
 
-.PHONY: test check unit vm vm-as-user setup host clean
+.PHONY: test check unit vm vm-as-user coverage setup host clean
 
 test: check unit vm vm-as-user
 
@@ -25,6 +26,15 @@ vm: setup host
 
 vm-as-user: setup host
 	tests/as_ordinary_user
+
+# Some tests run corral in folders of their own.
+coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
+coverage: setup host
+	rm -f .coverage .coverage.*
+	$(PYTHON) -m coverage run -m pytest -q tests/unit
+	$(PYTHON) -m coverage run -m pytest -q -n 2 --dist loadscope tests/vm tests/security
+	$(PYTHON) -m coverage combine -q
+	$(PYTHON) -m coverage report
 
 setup: $(STAMP)
 

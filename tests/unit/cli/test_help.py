@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from corral import __version__
 from corral.cli import VERBS
 from corral.cli.entry import cli
+from tests.support.imports import imported_with
 
 from .conftest import Typed
 
@@ -88,15 +89,8 @@ def test_no_line_of_a_help_is_wider_than_a_terminal_of_100_columns(name: str) ->
 
 def test_help_imports_no_verb() -> None:
     """Every import is paid for by every start."""
-    import subprocess
-    import sys
-
-    code = "import sys, corral.cli.entry; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    heavy = ("rich", "qemu", "asyncio", "corral.cli.run", "corral.spec", "corral.host", "msgspec")
-    assert not set(heavy) & set(modules)
+    heavy = {"rich", "qemu", "asyncio", "corral.cli.run", "corral.spec", "corral.host", "msgspec"}
+    assert not heavy & imported_with("corral.cli.entry")
 
 
 def test_the_version_is_the_packages() -> None:
