@@ -25,6 +25,7 @@ from tests.support.sandboxes import guest_root, python, sandbox_on, shell, succe
 
 AGENT = AGENT_UID_BASE + 1
 SECRET = "the host's secret, in no share"
+HOME = str(Path.home())
 
 
 class Setting:
@@ -194,7 +195,8 @@ def all_of_it():
         attempt(f"fchmod {{bits:o}}", os.fchmod, fd, bits)
         os.close(fd)
         # fchmodat2 is younger than some kernels: then it is not an attack.
-        attempt(f"fchmodat2 {{bits:o}}", syscall, 452, -100, plain(f"at{{bits:o}}").encode(), bits, 0)
+        at = plain(f"at{{bits:o}}").encode()
+        attempt(f"fchmodat2 {{bits:o}}", syscall, 452, -100, at, bits, 0)
         attempt(f"open {{bits:o}}", make, f"open{{bits:o}}", os.O_CREAT | os.O_WRONLY, bits)
         attempt(f"creat {{bits:o}}", syscall, 85, f"{{base}}/creat{{bits:o}}".encode(), bits)
         attempt(f"mknod {{bits:o}}", os.mknod, f"{{base}}/node{{bits:o}}", s.S_IFREG | bits)
@@ -319,10 +321,10 @@ async def test_swapping_folders_and_links_during_access_never_leads_out(setting:
         nonlocal swaps
         while not stop.is_set():
             with contextlib.suppress(OSError):
-                os.rename(place / "swap", place / "moved")
-                os.rename(place / "link", place / "swap")
-                os.rename(place / "swap", place / "link")
-                os.rename(place / "moved", place / "swap")
+                (place / "swap").rename(place / "moved")
+                (place / "link").rename(place / "swap")
+                (place / "swap").rename(place / "link")
+                (place / "moved").rename(place / "swap")
                 swaps += 1
 
     thread = threading.Thread(target=swap)
@@ -370,13 +372,12 @@ outcome.update(as_user({AGENT}, race))
 
 
 async def test_nothing_else_of_the_host_is_there(setting: Setting) -> None:
-    home = os.path.expanduser("~")
     (setting.base / "marker").touch()
     code = f"""
 for name, path in (("shadow", "/etc/shadow"), ("gshadow", "/etc/gshadow"),
                    ("sudoers", "/etc/sudoers"), ("machine id", "/etc/machine-id"),
                    ("host keys", "/etc/ssh"), ("private keys", "/etc/ssl/private"),
-                   ("ssh", {home!r} + "/.ssh"), ("profile", {home!r} + "/.profile"),
+                   ("ssh", {HOME!r} + "/.ssh"), ("profile", {HOME!r} + "/.profile"),
                    ("root's", "/root/.bashrc"), ("logs", "/var/log"), ("sys", "/sys/class"),
                    ("runtime", "/run/user"), ("docker", "/var/run/docker.sock"),
                    ("sibling", {str(setting.outside)!r} + "/secret"),
@@ -430,4 +431,4 @@ async def test_no_variable_of_the_host_is_in_the_guest(
     )
     private = {v for k, v in os.environ.items() if len(v) > 12 and k not in ("PATH", "LANG")}
     assert not [value for value in private if value in text]
-    assert os.path.expanduser("~") not in text or os.path.expanduser("~") == "/"
+    assert HOME not in text or HOME == "/"

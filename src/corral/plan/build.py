@@ -24,7 +24,8 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
     identity = guest.Identity(spec, facts)
     if spec.run.user not in (None, "root", facts.user.name):
         raise PlanError(
-            f"cannot run as {spec.run.user}: a sandbox knows only you ({facts.user.name}) and root.",
+            f"cannot run as {spec.run.user}: "
+            f"a sandbox knows only you ({facts.user.name}) and root.",
             hint="Leave --user out, or say --user root.",
         )
     machine = _machine(spec, facts)
