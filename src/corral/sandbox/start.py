@@ -150,6 +150,7 @@ class _Machine:
         self._helpers = helpers
         self._folder = folder
         self._console = Console(console_echo)
+        self._verbose = console_echo is not None
         self._why_gone = WhyGone()
         self._logs: dict[str, Process] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -222,7 +223,12 @@ class _Machine:
             if plan.machine.transport == "9p":
                 fds[render.FILTER_FD] = _memfd(passed, "filter", export_filter())
             argv = render.qemu(
-                plan, parts.facts, str(parts.kernel.image), str(parts.base.path), self._empty
+                plan,
+                parts.facts,
+                str(parts.kernel.image),
+                str(parts.base.path),
+                self._empty,
+                verbose=self._verbose,
             )
             process = await self._spawn("QEMU", argv, fds, "the virtual machine")
         crash_point("qemu-spawned")

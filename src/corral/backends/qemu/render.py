@@ -31,14 +31,19 @@ _DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 
 KERNEL_COMMAND_LINE = (
     # panic=-1 with -no-reboot: a panic ends QEMU, so that it is noticed at once.
-    "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable random.trust_cpu=on no_timer_check "
+    "panic=-1 reboot=t tsc=reliable random.trust_cpu=on no_timer_check "
     "cryptomgr.notests "
     "rdinit=/usr/bin/python3 -- -I -S -E /corral/init.pyc"
 )
 
 
-def qemu(plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str) -> tuple[str, ...]:
-    """argv of QEMU inside bubblewrap. kernel, initrd, empty_file: paths on the host."""
+def qemu(
+    plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str, *, verbose: bool = False
+) -> tuple[str, ...]:
+    """argv of QEMU inside bubblewrap. kernel, initrd, empty_file: paths on the host.
+
+    verbose: the kernel tells on its console what it does, and not only what goes wrong.
+    """
     if facts.qemu is None or facts.bwrap is None:
         raise PlanError("QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`.")
     machine = plan.machine
@@ -59,13 +64,13 @@ def qemu(plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str) ->
     return confined(
         facts.bwrap.argv,
         tuple(tree),
-        (*facts.qemu.argv, *machine_arguments(plan)),
+        (*facts.qemu.argv, *machine_arguments(plan, verbose=verbose)),
         uid=uid,
         seccomp_fd=filter_fd,
     )
 
 
-def machine_arguments(plan: Plan) -> list[str]:
+def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
     """QEMU's own arguments."""
     machine = plan.machine
     accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
@@ -77,7 +82,8 @@ def machine_arguments(plan: Plan) -> list[str]:
         *("-m", f"{machine.memory >> 20}M"),
         "-object",
         f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{RAM_FD},share=on",
-        *("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE, "-append", KERNEL_COMMAND_LINE),
+        *("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE),
+        *("-append", f"console=ttyS0 {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"),
         *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console"),
     ]
