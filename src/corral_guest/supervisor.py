@@ -58,6 +58,8 @@ class Supervisor:
             data = os.read(self._port, 65536)
         except BlockingIOError:
             return
+        except ConnectionError:
+            data = b""
         if not data:
             # The host is gone; it ends this machine itself, and a dead channel serves nobody.
             self._loop.stop()
@@ -80,6 +82,8 @@ class Supervisor:
                     self._commands.room()
         except BlockingIOError:
             self._loop.watch(self._port, READ | WRITE, self._readable)
+        except ConnectionError:
+            self._loop.stop()  # the host is gone, as in `_readable`
         else:
             self._loop.watch(self._port, READ, self._readable)
 

@@ -225,6 +225,7 @@ def test_a_terminal_that_is_resized_tells_its_command(jailed: Jailed) -> None:
     assert os.read(master, 100) == b"ready\r\n"
     ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
     assert os.read(master, 100) == b"50 132\r\n"
+    assert jailed.hear()[0]["op"] == "exited"
     os.close(master)
 
 
