@@ -84,7 +84,6 @@ def facts(**changes: Any) -> Facts:
         qemu=QEMU,
         bwrap=BWRAP,
         virtiofsd=C_VIRTIOFSD,
-        vhost_vsock=False,
         vhost_device_vsock=None,
         kvm=KVM_ABSENT,
         user_namespaces=Finding(True, "they work."),

@@ -1,6 +1,6 @@
 """The host side of the guest protocol: typed calls and byte streams over one connection."""
 
-from corral.channel.carriers import accept_guest, prove_guest, serial_pair, vsock_listener
+from corral.channel.carriers import accept_guest, prove_guest, serial_pair
 from corral.channel.channel import Channel, Handler
 from corral.channel.stream import Stream
 
@@ -11,5 +11,4 @@ __all__ = [
     "accept_guest",
     "prove_guest",
     "serial_pair",
-    "vsock_listener",
 ]

@@ -20,27 +20,6 @@ def serial_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
-def vsock_listener(port: int = socket.VMADDR_PORT_ANY) -> socket.socket:
-    """A listening vsock socket; its port is `getsockname()[1]`. Raises HostError."""
-    try:
-        listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    except OSError as error:
-        raise HostError(
-            f"this kernel has no vsock: {error.strerror}.",
-            hint="Use --carrier serial, or load the module vhost_vsock.",
-        ) from error
-    try:
-        listener.bind((socket.VMADDR_CID_ANY, port))
-        listener.listen(MAX_CANDIDATES)
-    except OSError as error:
-        listener.close()
-        raise HostError(
-            f"cannot listen on vsock port {port}: {error.strerror}.",
-            hint="Use --carrier serial.",
-        ) from error
-    return listener
-
-
 async def prove_guest(sock: socket.socket, secret: bytes) -> None:
     """Prove to the other end of a non-blocking socket that we know the secret, and have it proven.
 
@@ -61,20 +40,17 @@ async def prove_guest(sock: socket.socket, secret: bytes) -> None:
         ) from error
 
 
-async def accept_guest(
-    listener: socket.socket, secret: bytes, *, cid: int | None = None
-) -> socket.socket:
+async def accept_guest(listener: socket.socket, secret: bytes) -> socket.socket:
     """The first connection on a listener that proves the secret; the others are closed.
 
-    cid: for vsock, the guest's context id; connections from elsewhere are closed at once, so that
-    a local user cannot crowd the guest out. It waits without limit: bound it by the boot's.
+    It waits without limit: bound it by the boot's.
     """
     listener.setblocking(False)
     candidates: set[socket.socket] = set()
     try:
         async with asyncio.TaskGroup() as group:
             proven: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
-            task = group.create_task(_accept(listener, secret, cid, candidates, proven))
+            task = group.create_task(_accept(listener, secret, candidates, proven))
             winner = await proven
             task.cancel()
         candidates.discard(winner)
@@ -92,7 +68,6 @@ async def accept_guest(
 async def _accept(
     listener: socket.socket,
     secret: bytes,
-    cid: int | None,
     candidates: set[socket.socket],
     proven: asyncio.Future[socket.socket],
 ) -> None:
@@ -109,10 +84,10 @@ async def _accept(
     async with asyncio.TaskGroup() as group:
         while True:
             try:
-                sock, address = await asyncio.get_running_loop().sock_accept(listener)
+                sock, _address = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:
                 raise HostError(f"cannot accept the guest: {error.strerror}.") from error
-            if (cid is not None and address[0] != cid) or len(candidates) >= MAX_CANDIDATES:
+            if len(candidates) >= MAX_CANDIDATES:
                 sock.close()
                 continue
             candidates.add(sock)

@@ -31,7 +31,6 @@ from .userns import Finding, settings_key, try_namespaces
 from .users import User, find_user
 
 KVM_DEVICE = "/dev/kvm"
-VHOST_VSOCK_DEVICE = "/dev/vhost-vsock"
 CACHE_VERSION = 1
 
 
@@ -46,8 +45,8 @@ class Need(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine has. memory: bytes that may be used at all (machine or cgroup).
 
-    python: the real interpreter below any virtual environment. vhost_vsock: /dev/vhost-vsock can
-    be opened. cpus: those this process may run on.
+    python: the real interpreter below any virtual environment. cpus: those this process may run
+    on.
     """
 
     arch: str
@@ -56,7 +55,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     qemu: Program | None
     bwrap: Program | None
     virtiofsd: Virtiofsd | None
-    vhost_vsock: bool
     vhost_device_vsock: Program | None
     kvm: KvmFinding
     user_namespaces: Finding
@@ -119,7 +117,6 @@ def measure(
         qemu=qemu,
         bwrap=bwrap,
         virtiofsd=find_virtiofsd(system, versions, qemu),
-        vhost_vsock=_opens(system.path(VHOST_VSOCK_DEVICE)),
         vhost_device_vsock=versions.program(system, system.which("vhost-device-vsock")),
         kvm=_kvm(system, arch, new) if need.kvm else KvmFinding("unmeasured", "not measured."),
         user_namespaces=_namespaces(system, bwrap, new, wanted=need.user_namespaces),
@@ -196,12 +193,3 @@ def _namespaces(
         if known.ok:
             memory.namespaces = {key: known}
     return known
-
-
-def _opens(device: Path) -> bool:
-    try:
-        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    os.close(descriptor)
-    return True

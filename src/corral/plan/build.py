@@ -9,7 +9,7 @@ from ..host.facts import Facts
 from ..host.layout import Layout
 from ..spec import Spec
 from . import guest, trees
-from .model import Accel, Agent, Carrier, Machine, Plan, Transport
+from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
 
 MODULES = ("virtio_pci", "virtio_console", "qemu_fw_cfg", "overlay", "vmw_vsock_virtio_transport")
 VIRTIOFS_MODULES = ("virtiofs",)
@@ -80,6 +80,7 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
             hint="Ask for less (--memory, or machine.memory).",
         )
     return Machine(
+        arch=_arch(facts),
         accel=_accel(spec, facts),
         cpus=wanted.cpus,
         memory=wanted.memory,
@@ -88,6 +89,16 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         ports=HOTPLUG_PORTS,
         p9_cache=wanted.p9_cache,
         p9_msize=wanted.p9_msize,
+    )
+
+
+def _arch(facts: Facts) -> Arch:
+    match facts.arch:
+        case "x86_64" | "aarch64":
+            return facts.arch
+    raise PlanError(
+        f"corral has no machine for {facts.arch}.",
+        hint="It runs on x86_64; aarch64 is written and unproven.",
     )
 
 

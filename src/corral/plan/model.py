@@ -15,6 +15,7 @@ from ..proc.bwrap import Step
 AGENT_UID_BASE = 2000  # agent n has uid and gid 2000+n in the guest (docs/architecture.md)
 NOBODY = 65534  # overflowuid: what the toolbox's files belong to, and every unmapped id
 
+Arch = Literal["x86_64", "aarch64"]
 Accel = Literal["kvm", "tcg"]
 Carrier = Literal["serial", "vsock"]
 Transport = Literal["virtiofs", "9p"]
@@ -37,6 +38,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices."""
 
+    arch: Arch
     accel: Accel
     cpus: int
     memory: int

@@ -42,8 +42,9 @@ def after(argv: tuple[str, ...], option: str) -> str:
     [
         ("qemu-tcg-serial-virtiofs", {}, {}),
         ("qemu-kvm-serial-virtiofs", {}, {"kvm": examples.KVM_WORKS}),
-        ("qemu-tcg-vsock-virtiofs", {"carrier": "vsock"}, {"vhost_vsock": False}),
+        ("qemu-tcg-vsock-virtiofs", {"carrier": "vsock"}, {}),
         ("qemu-tcg-serial-9p", {"filesystem": "9p"}, {}),
+        ("qemu-tcg-aarch64", {}, {"arch": "aarch64"}),
     ],
 )
 def test_qemu(name: str, wanted: dict[str, str], host: dict[str, object], golden: Golden) -> None:

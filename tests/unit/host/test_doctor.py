@@ -126,7 +126,7 @@ def test_qemus_virtiofsd_is_a_warning_for_those_it_cannot_serve(good: Facts) -> 
 
 
 def test_the_kernels_own_vsock_is_not_taken_for_one_that_corral_uses(good: Facts) -> None:
-    facts = msgspec.structs.replace(good, vhost_vsock=True, vhost_device_vsock=None)
+    facts = msgspec.structs.replace(good, vhost_device_vsock=None)
     assert checks.check_vsock(facts, can_fetch=False).status == "warn"
 
 

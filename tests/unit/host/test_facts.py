@@ -108,7 +108,7 @@ def test_rhel_hides_qemu_in_libexec(make_host: MakeHost) -> None:
 def test_an_empty_machine_has_nothing_and_that_is_no_error(make_host: MakeHost) -> None:
     facts = look(make_host("fedora"), Programs())
     assert (facts.qemu, facts.bwrap, facts.virtiofsd) == (None, None, None)
-    assert not facts.user_namespaces.ok and not facts.vhost_vsock
+    assert not facts.user_namespaces.ok
 
 
 def test_a_second_look_asks_no_program(make_host: MakeHost) -> None:

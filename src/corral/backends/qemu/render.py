@@ -29,6 +29,9 @@ PORT_NAME = "corral"  # corral_guest.carrier
 VSOCK_SOCKETS = "/sockets"
 _DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
+# QEMU's machine and the kernel's name of its first serial port. Only x86_64 has been tried.
+MACHINES = {"x86_64": ("q35,smm=off,vmport=off", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
+
 KERNEL_COMMAND_LINE = (
     # panic=-1 with -no-reboot: a panic ends QEMU, so that it is noticed at once.
     "panic=-1 reboot=t tsc=reliable random.trust_cpu=on no_timer_check "
@@ -74,16 +77,17 @@ def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
     """QEMU's own arguments."""
     machine = plan.machine
     accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
+    console = MACHINES[machine.arch][1]
     arguments = [
         *("-name", "corral", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", _DENY),
-        *("-machine", "q35,smm=off,vmport=off,memory-backend=ram"),
+        *("-machine", f"{MACHINES[machine.arch][0]},memory-backend=ram"),
         *("-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)),
         *("-m", f"{machine.memory >> 20}M"),
         "-object",
         f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{RAM_FD},share=on",
         *("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE),
-        *("-append", f"console=ttyS0 {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"),
+        *("-append", f"console={console} {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"),
         *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console"),
     ]
