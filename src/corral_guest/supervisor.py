@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
+import termios
 import time
 
 from . import agent as agents
@@ -269,7 +269,17 @@ def _bytes_text(text: str) -> str:
 
 
 def main() -> None:
-    """Boot, find the carrier, serve until the host is gone; then power off."""
+    """Serve until the host is gone; then power off: PID 1 must not return, which is a panic."""
+    try:
+        serve()
+    except BaseException as error:
+        complain(error)
+    finally:
+        linux.reboot(linux.RB_POWER_OFF)
+
+
+def serve() -> None:
+    """Boot, find the carrier, do what the host asks for."""
     boot.mount_kernel_filesystems()
     boot.move_root()
     boot.load_modules()
@@ -290,13 +300,16 @@ def main() -> None:
     loop.watch(wake_read, READ, woken)
     supervisor.tell("ready", {"version": wire.VERSION, "kernel": os.uname().release})
     supervisor.flush()
-    try:
-        loop.run(supervisor.flush)
-    finally:
-        sys.stdout.flush()
-        power_off()
+    loop.run(supervisor.flush)
 
 
-def power_off() -> None:
-    """Stop the machine; PID 1 must not simply return, which is a kernel panic."""
-    linux.reboot(linux.RB_POWER_OFF)
+def complain(error: BaseException) -> None:
+    """Say on the console, in one line, what went wrong and where: corral shows it to the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = ""
+    if trace is not None:
+        where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+    os.write(1, f"corral-guest: {type(error).__name__}: {error}{where}\n".encode())
+    termios.tcdrain(1)

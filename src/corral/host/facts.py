@@ -7,6 +7,7 @@ they end a run anyway, and the user has just tried to mend them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -156,7 +157,8 @@ def remember(file: Path, found: Remembered) -> None:
         temporary.write_bytes(msgspec.json.encode(found))
         temporary.replace(file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only file system even when there is none
+            temporary.unlink()
 
 
 def _kvm(system: System, arch: str, memory: Remembered) -> KvmFinding:

@@ -27,6 +27,7 @@ from .execution import Execution
 T = TypeVar("T")
 
 CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a busy host
+_PRECEDENCE = 0.3  # seconds
 _KILLED_HINT = (
     "Something on this host killed it. The kernel does that when memory runs out: see `dmesg`."
 )
@@ -136,17 +137,23 @@ class WhyGone:
     def __init__(self) -> None:
         self._reason: asyncio.Future[CorralError] = asyncio.get_running_loop().create_future()
 
-    def watch(self, process: Process, what: str) -> None:
-        """The sandbox cannot live without this process."""
+    def watch(self, process: Process, what: str, *, serves: bool = False) -> None:
+        """The sandbox cannot live without this process.
+
+        serves: it serves the machine, and ends by itself when that does, which then is the reason.
+        """
+        loop = asyncio.get_running_loop()
 
         def ended(_status: object) -> None:
-            self.set(
-                SandboxGoneError(
-                    f"{what} is gone: {process.explain()}.",
-                    hint=_KILLED_HINT if process.killed else None,
-                    detail=process.last_words(),
-                )
+            reason = SandboxGoneError(
+                f"{what} is gone: {process.explain()}.",
+                hint=_KILLED_HINT if process.killed else None,
+                detail=process.last_words(),
             )
+            if serves and not process.killed:
+                loop.call_later(_PRECEDENCE, self.set, reason)
+            else:
+                self.set(reason)
 
         process.exited.add_done_callback(ended)
 

@@ -26,6 +26,8 @@ QEMU_GONE = "the virtual machine is gone: QEMU ended with status 0."
             "corral-guest: OSError: [Errno 5] disk",
             "the guest's supervisor failed: OSError: [Errno 5] disk.",
         ),
+        ("[    5.2] reboot: Power down", "the guest switched itself off."),
+        ("[    5.2] sysrq: Resetting", "the guest restarted itself, which ends it."),
         ("a login prompt", QEMU_GONE),
     ],
 )
@@ -35,6 +37,16 @@ def test_the_console_tells_why_a_machine_ended(console: str, message: str) -> No
     assert told.message == message
     assert told.detail == console
     assert told.hint
+
+
+def test_of_a_panic_what_led_to_it_is_shown_and_not_the_registers() -> None:
+    before = [f"[ 1.{n}] line {n}" for n in range(40)]
+    panic = "[ 2.0] Kernel panic - not syncing: sysrq triggered crash"
+    console = "\n".join([*before, panic, "[ 2.1] RAX: 0", "[ 2.2] Call Trace:"])
+    told = explained(SandboxGoneError(QEMU_GONE), console, up=True)
+    assert told.detail is not None
+    assert told.detail.splitlines()[-2:] == [before[-1], panic]
+    assert len(told.detail.splitlines()) < 20
 
 
 def test_an_error_of_the_start_is_a_boot_error() -> None:
