@@ -18,7 +18,7 @@ check: setup
 	.venv/bin/lint-imports
 
 unit: setup host
-	$(PYTHON) -m pytest -q tests/unit
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile tests/unit
 
 # Two machines at once: under emulation each keeps one core busy.
 vm: setup host

@@ -1,7 +1,6 @@
-"""From a Plan to a running Sandbox, and back to nothing.
+"""From a Plan and its Parts to a running Sandbox, and back to nothing.
 
-prepare   what may take long and needs no sandbox: kernel, base image, file server
-start     QEMU and the file servers come up together; the guest says ready; jails start
+QEMU and the file servers come up together; the guest says that it is ready; jails start.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 
 from corral_guest.seccomp import export_filter
@@ -28,19 +26,15 @@ from ..errors import (
     ExecError,
     GuestError,
     HostError,
-    MissingProgramError,
     ProcessError,
     SandboxError,
     SandboxGoneError,
 )
 from ..events import Notice, Phase, Report
-from ..host import Facts, Program, Virtiofsd
-from ..images import BaseImage, Kernel, ensure_base_image, ensure_kernel
-from ..images.fetch import fetch_tool
 from ..plan import Export, Plan
 from ..proc import Helpers, Process, crash_point
-from .descriptors import connect, memfd, memory
-from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
+from .evidence import DEBUG_HINT, explained
+from .parts import Parts
 from .run_folder import run_folder
 from .sandbox import Sandbox, WhyGone
 
@@ -51,43 +45,6 @@ SYNC_TIMEOUT = 10.0
 SETTLING, LAST_WORDS = 0.5, 2.5
 VSOCK_PORT = 5000  # corral_guest.carrier
 _FIRST_GUEST_CID = 3  # vsock(7): 0 to 2 are reserved
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a sandbox is made of besides the plan. empty: a path to an empty file."""
-
-    facts: Facts
-    kernel: Kernel
-    base: BaseImage
-    file_server: Virtiofsd | None
-    vsock_server: Program | None
-
-
-def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
-    """Get everything that is not there yet. Raises ImageError, FetchError, MissingProgramError."""
-    if facts.qemu is None or facts.bwrap is None:
-        raise MissingProgramError(
-            "QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`."
-        )
-    if not facts.user_namespaces.ok:
-        raise HostError(
-            f"corral needs user namespaces: {facts.user_namespaces.reason}",
-            hint=facts.user_namespaces.hint,
-        )
-    wanted = Path(plan.kernel) if plan.kernel else None
-    kernel = ensure_kernel(wanted=wanted, modules=plan.modules, report=report)
-    base = ensure_base_image(kernel, facts.python, Path(facts.bwrap.argv[0]), report)
-    server = _file_server(facts, report) if plan.machine.transport == "virtiofs" else None
-    vsock = None
-    if plan.machine.carrier == "vsock":
-        vsock = facts.vhost_device_vsock or fetch_tool("vhost-device-vsock", report)
-    return Parts(facts, kernel, base, server, vsock)
-
-
-def _file_server(facts: Facts, report: Report) -> Virtiofsd:
-    """The host's virtiofsd, or Debian's Rust one."""
-    return facts.own_virtiofsd or Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
 
 
 @contextlib.asynccontextmanager
@@ -207,7 +164,7 @@ class _Machine:
         plan, parts = self._plan, self._parts
         qmp, qemu_qmp = socket.socketpair()
         console, qemu_console = socket.socketpair()
-        ram = memory(plan.machine.memory)
+        ram = _memory(plan.machine.memory)
         fds = {
             render.QMP_FD: qemu_qmp.fileno(),
             render.CONSOLE_FD: qemu_console.fileno(),
@@ -220,9 +177,9 @@ class _Machine:
             if plan.machine.carrier == "serial":
                 fds[render.CHANNEL_FD] = channel.fileno()
             else:
-                fds[render.SECRET_FD] = memfd(passed, "secret", self._secret)
+                fds[render.SECRET_FD] = _memfd(passed, "secret", self._secret)
             if plan.machine.transport == "9p":
-                fds[render.FILTER_FD] = memfd(passed, "filter", export_filter())
+                fds[render.FILTER_FD] = _memfd(passed, "filter", export_filter())
             argv = render.qemu(
                 plan,
                 parts.facts,
@@ -248,7 +205,7 @@ class _Machine:
     ) -> Process:
         process = await self._helpers.spawn(name, argv, fds=fds)
         self._logs[name] = process
-        self._why_gone.watch(process, what, serves=name != "QEMU")
+        self._why_gone.watch(process, what)
         return process
 
     async def _serve(self, monitor: Monitor, export: Export) -> None:
@@ -266,7 +223,7 @@ class _Machine:
                 path.unlink()
                 fds = {
                     render.LISTEN_FD: listener.fileno(),
-                    render.EXPORT_FILTER_FD: memfd(passed, "filter", export_filter()),
+                    render.EXPORT_FILTER_FD: _memfd(passed, "filter", export_filter()),
                 }
                 argv = render.file_server(export, server, facts.bwrap, self._empty)
                 await self._spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
@@ -296,9 +253,9 @@ class _Machine:
         assert program is not None and bwrap is not None
         sockets = self._folder / "sockets"
         argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
-        await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
+        process = await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
         crash_point("vsock-server-spawned")
-        client = await self._why_gone.guard(connect(sockets / "device"))
+        client = await self._why_gone.guard(_connect(sockets / "device", process))
         with client:
             await self._why_gone.guard(monitor.plug("vhost-user-vsock-pci", "vsock", client))
         crash_point("vsock-plugged")
@@ -361,24 +318,33 @@ class _Machine:
             )
             error = self._why_gone.reason or error
         self._console.log.drain()
-        console = self._console.log.tail(CONSOLE_LINES)
         next_step = None if self._keep else DEBUG_HINT
-        return explained(error, console, up=self._up, next_step=next_step)
+        return explained(error, self._console.log.tail(30), up=self._up, next_step=next_step)
 
     def save_logs(self) -> None:
         """Write every log to the run folder."""
-        logs = {"console": self._console.log, **{n: p.log for n, p in self._logs.items()}}
-        try:
-            for name, log in logs.items():
-                file = self._folder / f"{name.replace(' ', '-')}.log"
-                file.write_bytes(log.content())
-        except OSError as error:
-            message = f"the logs cannot be kept in {self._folder}: {error.strerror}."
-            self._report(Notice(level="warning", message=message))
+        (self._folder / "console.log").write_bytes(self._console.log.content())
+        for name, process in self._logs.items():
+            file = self._folder / f"{name.replace(' ', '-')}.log"
+            file.write_bytes(process.log.content())
 
 
 def _ignore(_params: dict[str, object]) -> None:
     """Before a Sandbox listens, no command runs."""
+
+
+def _memory(size: int) -> int:
+    """A descriptor of the guest's memory. Raises HostError."""
+    fd = os.memfd_create("corral-ram", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        os.close(fd)
+        raise HostError(
+            f"this machine does not give {size >> 20} MiB of memory: {error.strerror}.",
+            hint="Ask for less (--memory, or machine.memory).",
+        ) from error
+    return fd
 
 
 async def _together(*work: Coroutine[object, object, None]) -> None:
@@ -389,3 +355,28 @@ async def _together(*work: Coroutine[object, object, None]) -> None:
                 group.create_task(each)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
+
+
+def _memfd(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
+    """A descriptor to read `content` from, closed with the stack."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+async def _connect(path: Path, process: Process) -> socket.socket:
+    """Connect to a socket that `process` makes. It tells nobody when, so this has to look."""
+    loop = asyncio.get_running_loop()
+    while True:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        try:
+            await loop.sock_connect(client, str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            client.close()
+            await asyncio.sleep(0.005)
+        else:
+            client.setblocking(True)
+            return client

@@ -1,0 +1,50 @@
+"""What may take long and needs no sandbox yet: kernel, base image, file server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HostError, MissingProgramError
+from ..events import Report
+from ..host import Facts, Program, Virtiofsd
+from ..images import BaseImage, Kernel, ensure_base_image, ensure_kernel
+from ..images.fetch import fetch_tool
+from ..plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a sandbox is made of besides the plan. empty: a path to an empty file."""
+
+    facts: Facts
+    kernel: Kernel
+    base: BaseImage
+    file_server: Virtiofsd | None
+    vsock_server: Program | None
+
+
+def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
+    """Get everything that is not there yet. Raises ImageError, FetchError, MissingProgramError."""
+    if facts.qemu is None or facts.bwrap is None:
+        raise MissingProgramError(
+            "QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`."
+        )
+    if not facts.user_namespaces.ok:
+        raise HostError(
+            f"corral needs user namespaces: {facts.user_namespaces.reason}",
+            hint=facts.user_namespaces.hint,
+        )
+    wanted = Path(plan.kernel) if plan.kernel else None
+    kernel = ensure_kernel(wanted=wanted, modules=plan.modules, report=report)
+    base = ensure_base_image(kernel, facts.python, Path(facts.bwrap.argv[0]), report)
+    server = _file_server(facts, report) if plan.machine.transport == "virtiofs" else None
+    vsock = None
+    if plan.machine.carrier == "vsock":
+        vsock = facts.vhost_device_vsock or fetch_tool("vhost-device-vsock", report)
+    return Parts(facts, kernel, base, server, vsock)
+
+
+def _file_server(facts: Facts, report: Report) -> Virtiofsd:
+    """The host's virtiofsd, or Debian's Rust one."""
+    return facts.own_virtiofsd or Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
