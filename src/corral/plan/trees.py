@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..host.layout import Layout
-from ..proc.bwrap import Access, Bind, EmptyReadOnly, Folder, Step, Symlink
+from ..proc.bwrap import Access, Bind, EmptyReadOnly, Folder, Memory, Seal, Step, Symlink
 from ..spec import Spec
 from .model import AGENT_UID_BASE, NOBODY, Export
 
@@ -19,7 +19,7 @@ EMPTY_FILE = "@empty"  # replaced by the path of an empty file when the process 
 
 def toolbox(spec: Spec, layout: Layout) -> Export:
     """Programs, a little of /etc, tools and read-only shares."""
-    tree: list[Step] = [Folder(EXPORT), Folder(f"{EXPORT}/etc")]
+    tree: list[Step] = [Memory(EXPORT), Folder(f"{EXPORT}/etc")]
     tree += [Bind(path, EXPORT + path) for path in (*layout.folders, *layout.etc)]
     tree += [Symlink(text, EXPORT + path) for path, text in layout.links]
     real = {share.source for share in spec.shares}
@@ -27,6 +27,7 @@ def toolbox(spec: Spec, layout: Layout) -> Export:
         Bind(source, EXPORT + target, pinned=source in real)
         for source, target in read_only_parts(spec)
     ]
+    tree.append(Seal(EXPORT))
     return Export(tag="toolbox", uid=NOBODY, tree=tuple(tree), submounts=False, cache="always")
 
 
@@ -50,7 +51,7 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     """The workspace, what comes along with it, and writable shares."""
     workspace = layout.workspace
     access = Access.READ_ONLY if spec.workspace.read_only else Access.WRITABLE
-    tree: list[Step] = [Folder(EXPORT), _pinned(workspace.path, workspace.path, access)]
+    tree: list[Step] = [Memory(EXPORT), _pinned(workspace.path, workspace.path, access)]
     if workspace.git_common:
         tree.append(_pinned(workspace.git_common, workspace.git_common, access))
     tree += [
@@ -62,6 +63,8 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     tree += [_pinned(path, path, Access.READ_ONLY) for path in _parents_first(workspace.protected)]
     tree += [Bind(EMPTY_FILE, EXPORT + path) for path in workspace.masked_files]
     tree += [EmptyReadOnly(EXPORT + path) for path in workspace.masked_folders]
+    # What joins the parts is memory of the host: a guest that could write there could fill it.
+    tree.append(Seal(EXPORT))
     return Export(
         tag=f"agent{number}",
         uid=AGENT_UID_BASE + number,

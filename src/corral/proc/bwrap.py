@@ -71,7 +71,29 @@ class EmptyReadOnly:
         return ("--tmpfs", self.path, "--remount-ro", self.path)
 
 
-Step = Bind | Symlink | Folder | EmptyReadOnly
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+    """An empty folder in memory, a mount of its own."""
+
+    path: str
+
+    def argv(self) -> tuple[str, ...]:
+        """As bwrap options."""
+        return ("--tmpfs", self.path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seal:
+    """Nothing more can be written to the mount at path; mounts below stay as they are."""
+
+    path: str
+
+    def argv(self) -> tuple[str, ...]:
+        """As bwrap options."""
+        return ("--remount-ro", self.path)
+
+
+Step = Bind | Symlink | Folder | EmptyReadOnly | Memory | Seal
 
 
 def confined(
