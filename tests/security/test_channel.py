@@ -11,7 +11,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.support.sandboxes import guest_root, sandbox_on, shell, succeeded
 
 from corral.channel import Channel, serial_pair
 from corral.errors import (
@@ -21,6 +20,7 @@ from corral.errors import (
     SandboxGoneError,
 )
 from corral_guest import wire
+from tests.support.sandboxes import guest_root, sandbox_on, shell, succeeded
 
 MIB = 1 << 20
 

@@ -404,7 +404,8 @@ def beside(*folders):
         attempt("folder in " + folder, os.mkdir, folder + "/plantedfolder")
     attempt("rename", os.rename, folders[-1], folders[-1] + ".away")
 outcome.update(as_user({AGENT}, lambda: beside(
-    "/agents/1/export", "/agents/1/export/mnt", {setting.exported(setting.base.parent)!r}, {parent!r}
+    "/agents/1/export", "/agents/1/export/mnt",
+    {setting.exported(setting.base.parent)!r}, {parent!r}
 )))
 outcome.update(as_user({NOBODY}, lambda: beside("/toolbox", "/toolbox/etc", "/toolbox/mnt")))
 """,

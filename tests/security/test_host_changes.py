@@ -10,17 +10,30 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.security.attacks import tree
-from tests.support.sandboxes import plan_for, shell, succeeded
 
 from corral.errors import CorralError
 from corral.events import silent
 from corral.sandbox import start
+from tests.security.attacks import tree
+from tests.support.sandboxes import plan_for, shell, succeeded
 
-# Runs in a mount namespace whose mounts spread like a usual host's, so that nothing of the real
-# host changes: a sandbox, and mounts made after it has started.
+# Both run in a mount namespace whose mounts spread like a usual host's, so that nothing of the real
+# host changes. The first may mount there, the second is the user: a sandbox.
 MOUNTER = """
-import asyncio, json, os, subprocess, sys
+import os, subprocess, sys
+base, *command = sys.argv[1:]
+inner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert inner.stdout.readline() == "up\\n"
+for place in (base + "/workspace/folder", base + "/shared/folder"):
+    subprocess.run(["mount", "-t", "tmpfs", "late", place], check=True)
+    open(place + "/late", "w").close()
+subprocess.run(["mount", "--bind", base + "/outside", "/opt"], check=True)
+text, _ = inner.communicate("go\\n")
+print(text)
+sys.exit(inner.returncode)
+"""
+USER = """
+import asyncio, json, os, sys
 from pathlib import Path
 from tests.support.sandboxes import guest_root, sandbox_on, shell
 
@@ -31,17 +44,15 @@ async def main():
     found = {}
     shares = {"share": [f"{base / 'shared'}:/mnt/shared"]}
     async with sandbox_on(base / "workspace", shares) as sandbox:
-        for place in places:
-            subprocess.run(["mount", "-t", "tmpfs", "late", str(place)], check=True)
-            (place / "late").write_text("mounted later")
-        subprocess.run(["mount", "--bind", str(base / "outside"), "/opt"], check=True)
-        for name, path in (("workspace", places[0]), ("shared", "/mnt/shared/folder"), ("opt", "/opt")):
+        print("up", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        found["host"] = [os.listdir(place) for place in places]
+        seen = {"workspace": places[0], "shared": "/mnt/shared/folder", "opt": "/opt"}
+        for name, path in seen.items():
             found[name] = (await shell(sandbox, f"ls -A {path}")).stdout.split()
-        text = "import os; print(os.listdir('/toolbox/mnt/shared/folder'), os.listdir('/toolbox/opt'))"
-        found["root"] = (await guest_root(sandbox, text)).stdout
-        written = await shell(sandbox, f"touch {places[0]}/fromguest")
-        found["written"] = written.status
-    found["host"] = [sorted(os.listdir(place)) for place in places]
+        show = "print(os.listdir('/toolbox/opt'), os.listdir('/toolbox/mnt/shared/folder'))"
+        found["root"] = (await guest_root(sandbox, 'import os; ' + show)).stdout
+        found["written"] = (await shell(sandbox, f"touch {places[0]}/fromguest")).status
     print(json.dumps(found))
 
 asyncio.run(main())
@@ -52,15 +63,28 @@ def test_a_mount_made_later_does_not_appear_in_the_guest(tmp_path: Path) -> None
     for name in ("workspace", "shared", "outside"):
         tree(tmp_path / name)
     (tmp_path / "outside" / "leaked").touch()
-    user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    root, user = [], []
+    if os.getuid():
+        root = ["--user", "--map-root-user"]
+        ids = [f"--map-user={os.getuid()}", f"--map-group={os.getgid()}"]
+        user = ["unshare", "--user", *ids]
+    mounter = [
+        "unshare",
+        *root,
+        "--mount",
+        "--propagation",
+        "shared",
+        sys.executable,
+        "-c",
+        MOUNTER,
+    ]
     done = subprocess.run(
-        ["unshare", *user, "--mount", "--propagation", "shared", sys.executable, "-c", MOUNTER,
-         str(tmp_path)],
+        [*mounter, str(tmp_path), *user, sys.executable, "-c", USER, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=100,
         cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["host"] == [["late"], ["late"]], "the host has the mounts"

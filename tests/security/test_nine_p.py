@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.security.attacks import WRITES, from_guest_root, from_jail, refused, state, tree
-from tests.support.sandboxes import sandbox_on
 
 from corral.plan.model import AGENT_UID_BASE
 from corral.sandbox import Sandbox
+from tests.security.attacks import WRITES, from_guest_root, from_jail, refused, state, tree
+from tests.support.sandboxes import sandbox_on
 
 AGENT = AGENT_UID_BASE + 1
 
@@ -46,10 +46,9 @@ async def test_a_read_only_share_stays_so(setting: Setting) -> None:
         )
         assert len(outcome) == 18
         refused(outcome, "EROFS", "ENOTSUP", "EPERM", "EACCES", "EIO")
+    base = f"/agents/1/export{setting.workspace}"
     control = await from_guest_root(
-        setting.sandbox,
-        WRITES
-        + f'outcome.update(as_user({AGENT}, lambda: writes("/agents/1/export{setting.workspace}")))',
+        setting.sandbox, WRITES + f"outcome.update(as_user({AGENT}, lambda: writes({base!r})))"
     )
     assert [how for how in control.values()].count("done") >= 15, control
     assert state(setting.shared) == before

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import corral
 import pytest
+
+import corral
+from corral.errors import ConfigError
+from corral.host.repository import changed, snapshot
 from tests.security.attacks import state
 from tests.security.test_repository import git, repository
 from tests.support.sandboxes import plan_for
-
-from corral.errors import ConfigError
-from corral.host.repository import changed, snapshot
 
 PLANT = r"""
 try() { "$@" 2>/dev/null && echo "DONE: $*"; }

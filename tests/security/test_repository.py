@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.security.attacks import from_guest_root, from_jail, refused, state
-from tests.support.sandboxes import plan_for, sandbox_on, shell, succeeded
 
 from corral.errors import ConfigError, CorralError
 from corral.plan.model import AGENT_UID_BASE
 from corral.proc.bwrap import Bind
 from corral.sandbox import Sandbox
+from tests.security.attacks import from_guest_root, from_jail, refused, state
+from tests.support.sandboxes import plan_for, sandbox_on, shell, succeeded
 
 AGENT = AGENT_UID_BASE + 1
 
@@ -90,7 +90,8 @@ async def setting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Set
 
 async def test_git_works_in_the_sandbox(setting: Setting) -> None:
     """The control: everything but what is protected can be written."""
-    text = "echo two > file && git -c user.name=a -c user.email=a@b commit -qam two && git log --oneline"
+    commit = "git -c user.name=a -c user.email=a@b commit -qam two"
+    text = f"echo two > file && {commit} && git log --oneline"
     assert len(succeeded(await shell(setting.sandbox, text)).splitlines()) == 2
     assert len(git(setting.workspace, "log", "--oneline").splitlines()) == 2
 

@@ -1,4 +1,4 @@
-"""The vsock carrier: only who knows the secret is heard, and a jail does not even have the family."""
+"""The vsock carrier: only who knows the secret is heard; a jail does not even have the family."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.security.attacks import from_guest_root, from_jail, refused
-from tests.support.sandboxes import run, sandbox_on, shell, succeeded
 
 from corral.channel import accept_guest
 from corral.sandbox import Sandbox
 from corral_guest import proof
+from tests.security.attacks import from_guest_root, from_jail, refused
+from tests.support.sandboxes import run, sandbox_on, shell, succeeded
 
 
 @pytest.fixture(scope="module")
