@@ -25,7 +25,6 @@ from ..errors import (
     CorralError,
     ExecError,
     GuestError,
-    HostError,
     ProcessError,
     SandboxError,
     SandboxGoneError,
@@ -33,7 +32,8 @@ from ..errors import (
 from ..events import Notice, Phase, Report
 from ..plan import Export, Plan
 from ..proc import Helpers, Process, crash_point
-from .evidence import DEBUG_HINT, explained
+from .descriptors import connect, memfd, memory
+from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
 from .parts import Parts
 from .run_folder import run_folder
 from .sandbox import Sandbox, WhyGone
@@ -164,7 +164,7 @@ class _Machine:
         plan, parts = self._plan, self._parts
         qmp, qemu_qmp = socket.socketpair()
         console, qemu_console = socket.socketpair()
-        ram = _memory(plan.machine.memory)
+        ram = memory(plan.machine.memory)
         fds = {
             render.QMP_FD: qemu_qmp.fileno(),
             render.CONSOLE_FD: qemu_console.fileno(),
@@ -177,9 +177,9 @@ class _Machine:
             if plan.machine.carrier == "serial":
                 fds[render.CHANNEL_FD] = channel.fileno()
             else:
-                fds[render.SECRET_FD] = _memfd(passed, "secret", self._secret)
+                fds[render.SECRET_FD] = memfd(passed, "secret", self._secret)
             if plan.machine.transport == "9p":
-                fds[render.FILTER_FD] = _memfd(passed, "filter", export_filter())
+                fds[render.FILTER_FD] = memfd(passed, "filter", export_filter())
             argv = render.qemu(
                 plan,
                 parts.facts,
@@ -205,7 +205,7 @@ class _Machine:
     ) -> Process:
         process = await self._helpers.spawn(name, argv, fds=fds)
         self._logs[name] = process
-        self._why_gone.watch(process, what)
+        self._why_gone.watch(process, what, serves=name != "QEMU")
         return process
 
     async def _serve(self, monitor: Monitor, export: Export) -> None:
@@ -223,7 +223,7 @@ class _Machine:
                 path.unlink()
                 fds = {
                     render.LISTEN_FD: listener.fileno(),
-                    render.EXPORT_FILTER_FD: _memfd(passed, "filter", export_filter()),
+                    render.EXPORT_FILTER_FD: memfd(passed, "filter", export_filter()),
                 }
                 argv = render.file_server(export, server, facts.bwrap, self._empty)
                 await self._spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
@@ -253,9 +253,9 @@ class _Machine:
         assert program is not None and bwrap is not None
         sockets = self._folder / "sockets"
         argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
-        process = await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
+        await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
         crash_point("vsock-server-spawned")
-        client = await self._why_gone.guard(_connect(sockets / "device", process))
+        client = await self._why_gone.guard(connect(sockets / "device"))
         with client:
             await self._why_gone.guard(monitor.plug("vhost-user-vsock-pci", "vsock", client))
         crash_point("vsock-plugged")
@@ -318,33 +318,24 @@ class _Machine:
             )
             error = self._why_gone.reason or error
         self._console.log.drain()
+        console = self._console.log.tail(CONSOLE_LINES)
         next_step = None if self._keep else DEBUG_HINT
-        return explained(error, self._console.log.tail(30), up=self._up, next_step=next_step)
+        return explained(error, console, up=self._up, next_step=next_step)
 
     def save_logs(self) -> None:
         """Write every log to the run folder."""
-        (self._folder / "console.log").write_bytes(self._console.log.content())
-        for name, process in self._logs.items():
-            file = self._folder / f"{name.replace(' ', '-')}.log"
-            file.write_bytes(process.log.content())
+        logs = {"console": self._console.log, **{n: p.log for n, p in self._logs.items()}}
+        try:
+            for name, log in logs.items():
+                file = self._folder / f"{name.replace(' ', '-')}.log"
+                file.write_bytes(log.content())
+        except OSError as error:
+            message = f"the logs cannot be kept in {self._folder}: {error.strerror}."
+            self._report(Notice(level="warning", message=message))
 
 
 def _ignore(_params: dict[str, object]) -> None:
     """Before a Sandbox listens, no command runs."""
-
-
-def _memory(size: int) -> int:
-    """A descriptor of the guest's memory. Raises HostError."""
-    fd = os.memfd_create("corral-ram", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, size)
-    except OSError as error:
-        os.close(fd)
-        raise HostError(
-            f"this machine does not give {size >> 20} MiB of memory: {error.strerror}.",
-            hint="Ask for less (--memory, or machine.memory).",
-        ) from error
-    return fd
 
 
 async def _together(*work: Coroutine[object, object, None]) -> None:
@@ -355,28 +346,3 @@ async def _together(*work: Coroutine[object, object, None]) -> None:
                 group.create_task(each)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
-
-
-def _memfd(stack: contextlib.ExitStack, name: str, content: bytes) -> int:
-    """A descriptor to read `content` from, closed with the stack."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    stack.callback(os.close, fd)
-    os.write(fd, content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-async def _connect(path: Path, process: Process) -> socket.socket:
-    """Connect to a socket that `process` makes. It tells nobody when, so this has to look."""
-    loop = asyncio.get_running_loop()
-    while True:
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.setblocking(False)
-        try:
-            await loop.sock_connect(client, str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            client.close()
-            await asyncio.sleep(0.005)
-        else:
-            client.setblocking(True)
-            return client
