@@ -61,7 +61,8 @@ print(json.dumps({
     "cwd": os.getcwd(),
     "home": home,
     "home_entries": sorted(os.listdir(home)),
-    "env": dict(os.environ),
+    "env": {name: value for name, value in os.environ.items() if name != "RAW"},
+    "bytes": [os.environb[b"RAW"].hex(), *(os.fsencode(a).hex() for a in sys.argv[2:])],
     "read share": text(sys.argv[1] + "/in"),
     "write to it": attempt(lambda: open(sys.argv[1] + "/new", "w").close()),
     "writable share": attempt(lambda: open("/data/new", "w").close()),
@@ -106,10 +107,11 @@ def seen(place: Path) -> dict[str, Any]:
         *("--name", "looking-glass", "--share", str(place / "read")),
         *("--share", f"{place / 'write'}:/data:rw", "--tool", str(home / ".nvm")),
         *("--mask", ".env", "--mask", "secrets/", "--mask", "sub/*.pem"),
-        *("-e", "PLAIN=a=b", "-e", "PASSED", "-e", "EMPTY="),
+        *("-e", "PLAIN=a=b", "-e", "PASSED", "-e", "EMPTY=", "-e", os.fsdecode(b"RAW=\xff\n")),
     ]
+    arguments = [str(place / "read"), os.fsdecode(b"\xfe--\n"), "", "--help"]
     done = subprocess.run(
-        command("run", *options, "--", "python3", "-c", REPORT, str(place / "read")),
+        command("run", *options, "--", "python3", "-c", REPORT, *arguments),
         cwd=home / "src" / "project",
         env=environment(
             {
@@ -147,6 +149,10 @@ def test_variables_are_those_that_were_named(seen: dict[str, Any]) -> None:
     assert (found["PLAIN"], found["PASSED"], found["EMPTY"]) == ("a=b", "on", "")
     assert "NOT_PASSED" not in found
     assert "TERM" not in found, "there is no terminal"
+
+
+def test_arguments_and_variables_are_bytes(seen: dict[str, Any]) -> None:
+    assert seen["bytes"] == [b"\xff\n".hex(), b"\xfe--\n".hex(), "", b"--help".hex()]
 
 
 def test_a_share_is_read_only_unless_it_is_said_to_be_writable(
@@ -343,6 +349,12 @@ def test_a_reader_that_stalls_costs_no_memory_and_cannot_outlast_the_time_limit(
         assert b"longer than 25 seconds" in process.stderr.read()
         process.stdout.close()
     assert left_behind() == []
+
+
+def test_a_current_folder_that_was_removed_is_said_to_be(project: Path) -> None:
+    done = shell(project, "mkdir gone && cd gone && rmdir ../gone && corral -- true")
+    assert done.returncode == 125
+    assert b"the current folder cannot be used" in done.stderr
 
 
 # The end

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ..errors import HostError
+
 EPILOG = """\b
 Examples:
   corral run -- sh -c 'uname -a; git status'
@@ -165,7 +167,17 @@ def command(
         as_json=as_json,
         began=began,
     )
-    sys.exit(session.run(request, Path(os.getcwd()), dict(os.environ)))  # noqa: PTH109 - may be gone
+    sys.exit(session.run(request, _current_folder(), dict(os.environ)))
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise HostError(
+            f"the current folder cannot be used as a workspace: {error.strerror}.",
+            hint="It may have been removed: go to another one (cd).",
+        ) from error
 
 
 def _plain(value: object) -> object:

@@ -388,8 +388,6 @@ def _environment(
                     "environment, and is not set there.",
                     hint=f"Set it, or give a value: {variable.name}=VALUE.",
                 )
-            if not is_unicode(value):
-                raise ConfigError(f"the value of {variable.name} is not UTF-8.")
         values.pop(variable.name, None)
         values[variable.name] = value
         if looks_like_credential(variable.name):

@@ -104,8 +104,8 @@ def variable(name: object, value: str | None) -> EnvVar:
             f"“{printable(name, 60)}” is not a name for an environment variable.",
             hint="Letters, digits and _ are possible, not starting with a digit.",
         )
-    if value is not None and ("\0" in value or not is_unicode(value)):
-        raise ConfigError(f"the value of {name} has a NUL byte or is not UTF-8.")
+    if value is not None and "\0" in value:
+        raise ConfigError(f"the value of {name} has a NUL byte.")
     return EnvVar(name, value)
 
 
