@@ -128,7 +128,8 @@ def show(error: CorralError) -> None:
     """Print an error on standard error: what happened, the evidence, what to do next."""
     bold = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     mark = "\x1b[1;31merror:\x1b[0m" if bold else "error:"
-    lines = [f"corral: {mark} {error.message}"]
+    # Parts of a message may be a guest's words: what follows a newline must not look like ours.
+    lines = [f"corral: {mark} " + error.message.replace("\n", "\n  | ")]
     if error.detail:
         lines += [f"  | {line}" for line in error.detail.splitlines()]
     if error.hint:

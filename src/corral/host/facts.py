@@ -47,7 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine has. memory: bytes that may be used at all (machine or cgroup).
 
     python: the real interpreter below any virtual environment. cpus: those this process may run
-    on.
+    on. usr_owner: the uid that /usr belongs to, as seen from here.
     """
 
     arch: str
@@ -63,16 +63,18 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     os_release: OsRelease
     apparmor: AppArmor
+    usr_owner: int = 0
 
     @property
     def own_virtiofsd(self) -> Virtiofsd | None:
         """The host's virtiofsd, if it can serve this user.
 
-        QEMU's own (C) serves root only: an ordinary user's cannot open root's files the way
-        overlayfs wants them (O_NOATIME is the owner's, see open(2)).
+        QEMU's own (C) serves only whom /usr belongs to: others cannot open its files the way
+        overlayfs wants them (O_NOATIME is the owner's, see open(2)). That is root, and not the
+        root of a user namespace, as in a rootless container.
         """
         found = self.virtiofsd
-        usable = found is not None and (found.dialect == "rust" or self.user.uid == 0)
+        usable = found is not None and (found.dialect == "rust" or self.user.uid == self.usr_owner)
         return found if usable else None
 
     @property
@@ -125,6 +127,7 @@ def measure(
         memory=usable_memory(system),
         os_release=find_os_release(system),
         apparmor=find_apparmor(system),
+        usr_owner=_owner(system.path("/usr")),
     )
     new.programs = versions.used
     if need.fresh or new != old:
@@ -195,3 +198,10 @@ def _namespaces(
         if known.ok:
             memory.namespaces = {key: known}
     return known
+
+
+def _owner(path: Path) -> int:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return 0  # no /usr, as on NixOS: nothing there to be served

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from corral.host.platform import parse_os_release
 from corral.host.programs import binds_of, parse_version, version_in, virtiofsd_dialect
 from corral.host.system import Answer, System
 from corral.host.users import find_user, parse_identity
+from tests.support import examples
 
 from .hosts import BOOT_ID, QEMU_C_VIRTIOFSD, Host, Programs, debian_programs
 
@@ -268,3 +270,14 @@ def test_limits_of_the_cgroup_count(make_host: MakeHost) -> None:
     assert count_cpus(host.system()) == 1
     assert cgroup_cpus("max 100000") is None
     assert cgroup_cpus("150000 100000") == 2
+
+
+@pytest.mark.parametrize(
+    ("uid", "usr_owner", "usable"), [(0, 0, True), (1000, 0, False), (0, 65534, False)]
+)
+def test_qemus_virtiofsd_serves_only_whom_usr_belongs_to(
+    uid: int, usr_owner: int, usable: bool
+) -> None:
+    facts = examples.facts(virtiofsd=examples.C_VIRTIOFSD, usr_owner=usr_owner)
+    facts = msgspec.structs.replace(facts, user=msgspec.structs.replace(facts.user, uid=uid))
+    assert (facts.own_virtiofsd is not None) is usable
