@@ -332,13 +332,13 @@ def peak_memory(pid: int) -> int:
 def test_a_reader_that_stalls_costs_no_memory_and_cannot_outlast_the_time_limit(
     project: Path,
 ) -> None:
-    script = f"head -c {32 * MIB} /dev/zero; echo done >&2; exec yes"
-    with launch(project, ["run", "--timeout", "25s", "--", "sh", "-c", script]) as process:
+    script = f"head -c {12 * MIB} /dev/zero; echo done >&2; exec yes"
+    with launch(project, ["run", "--timeout", "15s", "--", "sh", "-c", script]) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(1) == b"\0"
         before = peak_memory(process.pid)
-        left = 32 * MIB - 1
+        left = 12 * MIB - 1
         while left:
             left -= len(process.stdout.read(min(left, 65536)))
         assert process.stderr.readline() == b"done\n"
@@ -346,7 +346,7 @@ def test_a_reader_that_stalls_costs_no_memory_and_cannot_outlast_the_time_limit(
         assert peak_memory(process.pid) - before < 8 * MIB
         # From here on nobody reads.
         assert process.wait(timeout=60) == 124
-        assert b"longer than 25 seconds" in process.stderr.read()
+        assert b"longer than 15 seconds" in process.stderr.read()
         process.stdout.close()
     assert left_behind() == []
 
