@@ -15,6 +15,7 @@ from corral.backends.qemu.control import Monitor
 from corral.plan.model import AGENT_UID_BASE
 from corral.sandbox import Sandbox
 from tests.security.attacks import from_guest_root, tree
+from tests.support import leftovers
 from tests.support.sandboxes import guest_root, sandbox_on, shell, succeeded
 
 NAMESPACES = ("user", "pid", "net", "ipc", "mnt", "uts")
@@ -31,12 +32,7 @@ class Setting:
 
     def helpers(self, program: str) -> list[psutil.Process]:
         """The processes of a helper, without the bubblewrap around it."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            words = process.cmdline()
-            if Path(words[0]).name != "bwrap" and any(program in word for word in words[:4]):
-                found.append(process)  # perhaps run by a loader of its own
-        return found
+        return leftovers.running(program)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,17 @@ def family() -> list[psutil.Process]:
     return found
 
 
+def running(program: str) -> list[psutil.Process]:
+    """Our descendants that run a program, without the bubblewrap around it."""
+    found = []
+    for process in family():
+        with contextlib.suppress(psutil.Error):  # gone a moment ago
+            words = process.cmdline()
+            if Path(words[0]).name != "bwrap" and any(program in word for word in words[:4]):
+                found.append(process)  # perhaps run by a loader of its own
+    return found
+
+
 def wait_until_gone(seconds: float) -> list[str]:
     """Wait until no descendant lives; returns the command lines of those that still do."""
     limit = time.monotonic() + seconds

@@ -353,16 +353,6 @@ print("done")
     assert psutil.Process().memory_info().rss - before < 8 * MIB + 2 * LOG_BYTES
 
 
-def helpers(name: str) -> list[psutil.Process]:
-    """The processes of one program, without the bubblewraps around them."""
-    found = []
-    for process in leftovers.family():
-        argv = process.cmdline()
-        if any(name in word for word in argv) and "bwrap" not in argv[0]:
-            found.append(process)
-    return found
-
-
 # What each opens for itself, besides the sockets it was given: see the counts below.
 OWN = {
     "qemu-system": r"anon_inode:.*|/dev/(null|kvm|urandom)|/memfd:corral-ram \(deleted\)",
@@ -377,7 +367,7 @@ SOCKETS = {"qemu-system": (7, 7), "virtiofsd": (0, 3)}
 async def test_helpers_hold_nothing_but_what_they_were_given(
     sandbox: Sandbox, left_open: str, name: str
 ) -> None:
-    found = helpers(name)
+    found = leftovers.running(name)
     assert found
     for process in found:
         held = leftovers.descriptors(process.pid)
@@ -395,5 +385,5 @@ async def test_helpers_hold_nothing_but_what_they_were_given(
 
 async def test_the_environment_of_helpers_is_built_from_nothing(sandbox: Sandbox) -> None:
     for name in (*OWN, "warden.py"):
-        for process in helpers(name):
+        for process in leftovers.running(name):
             assert set(process.environ()) <= {"PATH", "LANG", "LC_CTYPE", "PWD"}
