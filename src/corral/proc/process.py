@@ -25,6 +25,7 @@ from pathlib import Path
 from ..errors import HostError, ProcessError
 from . import bwrap, warden
 from .crash import crash_point
+from .holders import end_holders
 from .log import Log
 
 _START_TIMEOUT = 20.0  # seconds until the warden is up
@@ -95,9 +96,10 @@ class Helpers:
     log: the warden's. lost: whether the warden ended before it was told to.
     """
 
-    def __init__(self, control: socket.socket, pid: int) -> None:
+    def __init__(self, control: socket.socket, pid: int, peer: int) -> None:
         self._control = control
         self._pid = pid
+        self._peer = peer  # the inode of the warden's end
         self._bubblewrap = os.pidfd_open(pid)
         self._warden = -1  # its pidfd, once it is up
         self._processes: dict[int, Process] = {}
@@ -138,6 +140,7 @@ class Helpers:
         with contextlib.ExitStack() as passed, contextlib.ExitStack() as failed:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             passed.callback(theirs.close)
+            peer = os.fstat(theirs.fileno()).st_ino
             failed.callback(ours.close)
             parent = _closed_by(passed, os.pidfd_open(os.getpid()))
             complaints, complain = os.pipe2(os.O_CLOEXEC)
@@ -166,7 +169,7 @@ class Helpers:
                 ) from error
             failed.pop_all()
         ours.setblocking(False)
-        helpers = cls(ours, pid)
+        helpers = cls(ours, pid, peer)
         helpers.log.attach(complaints)
         asyncio.get_running_loop().add_reader(ours.fileno(), helpers._receive)
         return helpers
@@ -307,10 +310,12 @@ class Helpers:
 
     async def _reap(self) -> None:
         """Wait for the warden, which the kernel ends last of its namespace, and for bubblewrap."""
-        for pidfd in (self._warden, self._bubblewrap):
-            if pidfd >= 0:
-                await _wait_or_kill(pidfd)
-                os.close(pidfd)
+        if self._warden >= 0:
+            await _ended(self._warden)
+        await _ended(self._bubblewrap)
+        if self._warden < 0:  # it never came up: is there half of it?
+            for pidfd in end_holders(self._peer):
+                await _ended(pidfd)
         with contextlib.suppress(ChildProcessError):  # a program that uses us may wait for all
             os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended
         self._forget_processes()
@@ -319,8 +324,8 @@ class Helpers:
             log.close()
 
 
-async def _wait_or_kill(pidfd: int) -> None:
-    """Wait until the process has ended; it is killed when it takes too long."""
+async def _ended(pidfd: int) -> None:
+    """Wait until the process has ended, and close; it is killed when it takes too long."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)
@@ -331,6 +336,7 @@ async def _wait_or_kill(pidfd: int) -> None:
         await ended.wait()
     finally:
         loop.remove_reader(pidfd)
+        os.close(pidfd)
 
 
 def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:

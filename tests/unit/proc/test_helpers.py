@@ -351,6 +351,22 @@ async def test_a_warden_that_never_comes_up_is_given_up(
     assert not marked(mark)
 
 
+async def test_half_a_bubblewrap_is_found_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its child waits for ever when the parent is killed at the wrong moment."""
+    monkeypatch.setattr(process, "_START_TIMEOUT", 0.5)
+    before = len(descriptors(os.getpid()))
+    halved = tmp_path / "bwrap"
+    halved.write_text("#!/bin/sh\nsleep 1000 &\nkill -KILL $$\n")
+    halved.chmod(0o755)
+    with pytest.raises(HostError, match="not up after"):
+        async with Helpers.start((str(halved),), root=AS_ROOT, run_folder=None):
+            pass
+    assert not family(), "not even for a moment"
+    assert len(descriptors(os.getpid())) == before, "no descriptor is lost over it"
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
