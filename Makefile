@@ -6,6 +6,7 @@
 SHELL = /bin/sh
 PYTHON = .venv/bin/python
 STAMP = .venv/corral-dev
+VM_TESTS = tests/vm tests/security
 
 .PHONY: test check unit vm vm-as-user coverage setup host clean
 
@@ -22,7 +23,7 @@ unit: setup host
 
 # Two machines at once: under emulation each keeps one core busy.
 vm: setup host
-	$(PYTHON) -m pytest -q -n 2 --dist loadscope tests/vm tests/security
+	$(PYTHON) -m pytest -q -n 2 --dist loadscope --durations=15 $(VM_TESTS)
 
 vm-as-user: setup host
 	tests/as_ordinary_user

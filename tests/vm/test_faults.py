@@ -65,7 +65,8 @@ def test_no_kvm_where_it_is_asked_for(project: Path) -> None:
 def test_a_home_that_cannot_be_written(project: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    error = fails(project, prefix=where(f"read_only({str(home)!r})"), HOME=home, XDG_CACHE_HOME="")
+    unset = {"XDG_CACHE_HOME": "", "CORRAL_CACHE_DIR": ""}
+    error = fails(project, prefix=where(f"read_only({str(home)!r})"), HOME=home, **unset)
     assert f"cannot make {home}/.cache/corral: Read-only file system" in error
     assert "CORRAL_CACHE_DIR" in error
 
