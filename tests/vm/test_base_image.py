@@ -18,7 +18,7 @@ from corral.images import (
     ensure_kernel,
 )
 from corral.images.fetch import TOOLS, cached_tool, fetch_tool
-from corral.plan.build import MODULES, NINE_P_MODULES, VIRTIOFS_MODULES
+from corral.plan.build import CARRIER_MODULES, MODULES, NINE_P_MODULES, VIRTIOFS_MODULES
 
 PYTHON = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
@@ -50,7 +50,11 @@ libc.reboot(0x4321FEDC)  # power off
 def test_python_starts_as_pid_1_and_imports_all_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:
-    kernel = ensure_kernel(wanted=None, modules=MODULES + VIRTIOFS_MODULES + extra, report=silent)
+    kernel = ensure_kernel(
+        wanted=None,
+        modules=(*MODULES, *CARRIER_MODULES["serial"], *VIRTIOFS_MODULES, *extra),
+        report=silent,
+    )
     monkeypatch.setenv("CORRAL_CACHE_DIR", str(tmp_path))
     guest = Path(contents.__file__).resolve().parents[2] / "corral_guest"
     needed = " ".join(contents.needed_modules(guest))
