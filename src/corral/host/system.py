@@ -108,7 +108,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     def real(self, absolute: str) -> str | None:
         """The path of this executable file with symlinks resolved; None when it is none."""
         file = self.path(absolute)
-        if not (file.is_file() and os.access(file, os.X_OK)):
+        # Not Path.is_file, which raises for a folder of PATH that may not be searched.
+        if not (os.path.isfile(file) and os.access(file, os.X_OK)):  # noqa: PTH113
             return None
         resolved, root = file.resolve(), self.root.resolve()
         inside = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved

@@ -281,3 +281,9 @@ def test_qemus_virtiofsd_serves_only_whom_usr_belongs_to(
     facts = examples.facts(virtiofsd=examples.C_VIRTIOFSD, usr_owner=usr_owner)
     facts = msgspec.structs.replace(facts, user=msgspec.structs.replace(facts.user, uid=uid))
     assert (facts.own_virtiofsd is not None) is usable
+
+
+def test_a_folder_of_path_that_cannot_be_looked_into_has_no_program(tmp_path: Path) -> None:
+    # Too long a name fails for root, too, as a forbidden folder fails for others.
+    system = System(environ={"PATH": f"{tmp_path}/{'x' * 300}:/usr/bin:/bin"})
+    assert system.which("sh") is not None
