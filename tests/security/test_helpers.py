@@ -148,6 +148,8 @@ async def test_qemu_has_only_the_devices_that_were_asked_for(setting: Setting) -
         (0x1B36, 0x000C): "root port",
         (0x1AF4, 0x1003): "virtio console",
         (0x1AF4, 0x1043): "virtio console",
+        (0x1AF4, 0x1002): "virtio balloon",
+        (0x1AF4, 0x1045): "virtio balloon",
         (0x1AF4, 0x105A): "virtio file system",
     }
     assert found <= set(kinds), {hex(v) + ":" + hex(d) for v, d in found - set(kinds)}
@@ -161,6 +163,7 @@ async def test_qemu_has_only_the_devices_that_were_asked_for(setting: Setting) -
         "string",
         "child<pcie-root-port>",
         "child<virtio-serial-pci>",
+        "child<virtio-balloon-pci>",
         "child<vhost-user-fs-pci>",
     }
     blocks = await setting.monitor.execute("query-block")

@@ -11,7 +11,7 @@ from ..spec import Spec
 from . import guest, trees
 from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
 
-MODULES = ("virtio_pci", "overlay")
+MODULES = ("virtio_pci", "virtio_balloon", "overlay")
 # The others' would only cost time: each module takes some 20 ms of an emulated boot.
 CARRIER_MODULES = {
     "serial": ("virtio_console",),

@@ -90,6 +90,8 @@ def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
         *("-append", f"console={console} {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"),
         *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console"),
+        # Memory that the guest frees is punched out of the RAM file: it goes back to the host.
+        *("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"),
     ]
     for port in range(1, machine.ports + 1):
         # Eight functions a slot: root ports are many, slots of the root bus are few.
