@@ -9,11 +9,10 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from corral.cli.session import make_plan
 from corral.events import Report, silent
 from corral.host import measure
 from corral.plan import Plan
-from corral.sandbox import Parts, Sandbox, prepare, start
+from corral.sandbox import Parts, Sandbox, make_plan, prepare, start
 from corral.spec import load_spec
 
 DEFAULTS: dict[str, object] = {"machine.cpus": 1, "machine.memory": "768MiB"}

@@ -1,9 +1,10 @@
-"""One running sandbox: its start, its commands, its end."""
+"""One running sandbox: its plan, its start, its commands, its end."""
 
 from .execution import Execution
 from .parts import Parts, prepare
+from .planning import host_facts, make_plan
 from .run_folder import sweep
 from .sandbox import Sandbox
 from .start import start
 
-__all__ = ["Execution", "Parts", "Sandbox", "prepare", "start", "sweep"]
+__all__ = ["Execution", "Parts", "Sandbox", "host_facts", "make_plan", "prepare", "start", "sweep"]

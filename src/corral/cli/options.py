@@ -1,0 +1,188 @@
+"""The options of every verb that starts a sandbox, written once, and what they come to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import HostError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Names of parameters here -> keys of settings (spec/layers.py).
+KEYS = {
+    "cpus": "machine.cpus",
+    "memory": "machine.memory",
+    "accel": "machine.accel",
+    "carrier": "machine.carrier",
+    "filesystem": "machine.filesystem",
+    "kernel": "machine.kernel",
+    "p9_cache": "machine.p9_cache",
+    "p9_msize": "machine.p9_msize",
+    "read_only": "workspace.read_only",
+    "mask": "workspace.mask",
+    "unprotect": "workspace.unprotect",
+    "share": "share",
+    "user": "run.user",
+    "workdir": "run.workdir",
+    "env": "run.env",
+    "timeout": "run.timeout",
+    "tool": "run.tools",
+    "image": "run.image",
+    "name": "name",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the options say. overrides: settings by key, only those that were given."""
+
+    overrides: Mapping[str, object]
+    config_file: Path | None
+    force: bool
+    assume_yes: bool
+    console: bool
+    debug: bool
+    as_json: bool
+
+
+def wanted(parameters: Mapping[str, Any]) -> Wanted:
+    """The parameters of a command that has `sandbox_options`."""
+    settings = {KEYS[name]: _plain(value) for name, value in parameters.items() if name in KEYS}
+    return Wanted(
+        overrides={key: value for key, value in settings.items() if value is not None},
+        config_file=parameters["config_file"],
+        force=parameters["force"],
+        assume_yes=parameters["yes"],
+        console=parameters["console"],
+        debug=parameters["debug"],
+        as_json=parameters["as_json"],
+    )
+
+
+def current_folder() -> Path:
+    """The folder that becomes the workspace. Raises HostError."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise HostError(
+            f"the current folder cannot be used as a workspace: {error.strerror}.",
+            hint="It may have been removed: go to another one (cd).",
+        ) from error
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _note_debug(ctx: click.Context, _option: click.Parameter, value: bool) -> bool:
+    """Tell the entry point, which shows tracebacks, too."""
+    from .entry import DEBUG
+
+    ctx.meta[DEBUG] = value
+    return value
+
+
+_SANDBOX = (
+    click.option(
+        "--share",
+        multiple=True,
+        metavar="SRC[:DST][:ro|:rw]",
+        help="A further folder; read-only unless :rw. Repeatable.",
+    ),
+    click.option(
+        "--ro", "read_only", is_flag=True, default=None, help="The workspace is read-only."
+    ),
+    click.option("-u", "--user", metavar="NAME", help="Who runs CMD: your own name, or root."),
+    click.option(
+        "--mask",
+        multiple=True,
+        metavar="PATTERN",
+        help="Hide files, as in .gitignore (.env, say). Repeatable.",
+    ),
+    click.option(
+        "--unprotect",
+        multiple=True,
+        metavar="PATH",
+        help="Let CMD change .git/config, .git/hooks or corral.toml.",
+    ),
+    click.option(
+        "-w", "--workdir", metavar="DIR", help="Where CMD starts; default: the workspace."
+    ),
+    click.option(
+        "-e",
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set a variable, or pass yours on. Repeatable.",
+    ),
+    click.option("--cpus", metavar="N", help="Virtual CPUs, 1 to 128."),
+    click.option("--memory", metavar="SIZE", help="Memory: 4g, 8gb, 512MiB."),
+    click.option("--image", metavar="IMAGE", help="Where programs come from: host."),
+    click.option(
+        "--tool",
+        multiple=True,
+        metavar="PATH",
+        help="A further read-only program folder. Repeatable.",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A configuration file in place of corral.toml.",
+    ),
+    click.option("--console", is_flag=True, help="Show the guest's console on standard error."),
+    click.option("--accel", metavar="auto|kvm|tcg", help="How the machine is run; auto measures."),
+    click.option("--carrier", metavar="auto|vsock|serial", help="What carries the channel."),
+    click.option("--filesystem", metavar="auto|virtiofs|9p", help="How folders are served."),
+    click.option("--kernel", metavar="FILE", help="A guest kernel of your own."),
+    click.option("--p9-cache", metavar="MODE", help="9p: none, loose, fscache or mmap."),
+    click.option("--p9-msize", metavar="SIZE", help="9p: bytes of one message."),
+    click.option("--force", is_flag=True, help="Allow a workspace such as / or your home."),
+    click.option("--yes", is_flag=True, help="Install missing packages without asking."),
+    click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines."),
+    click.option(
+        "--debug",
+        is_flag=True,
+        callback=_note_debug,
+        help="Keep the logs and print where; show tracebacks.",
+    ),
+)
+
+_STREAMS = (
+    click.option(
+        "-t/-T",
+        "--tty/--no-tty",
+        "terminal",
+        default=None,
+        help="Give CMD a terminal or not; default: if you are at one.",
+    ),
+    click.option(
+        "-i/-I",
+        "--stdin/--no-stdin",
+        "stdin",
+        default=True,
+        help="Pass standard input on (default) or not.",
+    ),
+)
+
+
+def sandbox_options(function: F) -> F:
+    """What a new sandbox gets, for `run` and `up`; `wanted` reads their parameters."""
+    return _all(_SANDBOX, function)
+
+
+def stream_options(function: F) -> F:
+    """A command's terminal and standard input, for `run` and `exec`."""
+    return _all(_STREAMS, function)
+
+
+def _all(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):  # as decorators, the last one first
+        function = option(function)
+    return function

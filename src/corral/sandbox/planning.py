@@ -1,0 +1,36 @@
+"""From a Spec to its Plan: what this machine has, and what is in the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..events import Report
+from ..host import Facts, layout, measure
+from ..paths import program_files
+from ..plan import Plan, build
+from ..spec import PROTECTED, Spec, mask_matcher
+
+
+def host_facts(report: Report, *, assume_yes: bool = False) -> Facts:
+    """What this machine has; QEMU or bubblewrap that is missing is installed, after a yes.
+
+    Raises HostError.
+    """
+    found = measure()
+    if found.qemu is None or found.bwrap is None:
+        from ..host.provision import ensure_programs
+
+        found = ensure_programs(found, ("qemu", "bwrap"), assume_yes=assume_yes, report=report)
+    return found
+
+
+def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str]) -> Plan:
+    """Survey the workspace and plan. Raises PlanError, HostError."""
+    found = layout.survey(
+        spec.workspace.path,
+        unprotect=spec.workspace.unprotect,
+        protected=PROTECTED,
+        is_masked=mask_matcher(spec.workspace.mask) if spec.workspace.mask else None,
+        program=program_files(),
+    )
+    return build(spec, facts, found, environ)
