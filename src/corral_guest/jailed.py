@@ -2,9 +2,9 @@
 
 The supervisor forks it into the jail once (see jail.py); it reads requests from a socket
 (descriptor 3) and starts each command with posix_spawn, so that exec fails here with its errno and
-a terminal is allocated in the jail's own devpts. It holds no privilege that the agent does not
-have: the supervisor believes nothing it says but exit statuses. What commands leave behind becomes
-its child, and it reaps that.
+a terminal is allocated in the jail's own devpts. A built-in command is a function of files.py that
+a forked child runs. It holds no privilege that the agent does not have: the supervisor believes
+nothing it says but exit statuses. What commands leave behind becomes its child, and it reaps that.
 
 Messages are one JSON object a packet; descriptors travel beside them.
 """
@@ -21,6 +21,12 @@ import signal
 import socket
 import struct
 import termios
+
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 CONTROL_FD = 3
 MAX_PACKET = 1 << 16  # bytes; a longer request comes in a memory file
@@ -92,6 +98,8 @@ class Jail:
             raise StartError(error.errno or 0, "workdir") from error
         terminal = request.get("terminal")
         master = -1
+        if terminal and request.get("builtin"):
+            raise StartError(errno.EINVAL, "program")
         if terminal:
             master, slave = os.openpty()
             assert isinstance(terminal, list)
@@ -106,7 +114,8 @@ class Jail:
             slave = -1
             actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
         try:
-            pid = _spawn(argv, environment, actions)
+            builtin = request.get("builtin")
+            pid = _fork(argv, fds) if builtin else _spawn(argv, environment, actions)
             self._pids[number] = pid
             self._send({"op": "started", "id": number}, [master] if terminal else [])
         finally:
@@ -170,6 +179,39 @@ def _spawn(argv: list[str], environment: dict[str, str], actions: list[tuple[obj
         except ValueError as error:  # a NUL, or a variable's name that cannot be one
             raise StartError(errno.EINVAL, "program") from error
     raise failure
+
+
+def _fork(argv: list[str], fds: list[int]) -> int:
+    """Start a built-in command in a session of its own. Returns its pid. Raises StartError."""
+    words = [os.fsencode(word) for word in argv]
+    if not words or words[0] not in files.ACTIONS:
+        raise StartError(errno.EINVAL, "program")
+    # A signal that comes before the child has its handlers back waits, as if it came after.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if not pid:
+            _be_builtin(words, fds)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _be_builtin(argv: list[bytes], fds: list[int]) -> NoReturn:
+    """What a new program would find, then the function; ends this process with its status."""
+    status = files.MISUSED
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        status = files.run(argv)
+    finally:
+        os._exit(status)
 
 
 def _interpreter(path: str) -> str:

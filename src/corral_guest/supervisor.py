@@ -5,6 +5,7 @@ One thread, one loop. The host is trusted, so its requests are obeyed; what jail
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -133,6 +134,7 @@ class Supervisor:
             "env": {_bytes_text(k): _bytes_text(v) for k, v in params["env"].items()},
             "cwd": _bytes_text(params["cwd"]),
             "terminal": params["terminal"],
+            "builtin": params.get("builtin", False),
         }
         try:
             if agent is None:
@@ -148,6 +150,8 @@ class Supervisor:
 
     def _spawn_outside(self, command: Command, message: dict[str, Any], fds: list[int]) -> None:
         """As root of the guest, in no jail: for the host's own checks."""
+        if message["builtin"]:
+            raise OSError(errno.EINVAL, "a built-in command runs in a jail")
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
         argv = message["argv"]
         pid = os.posix_spawn(argv[0], argv, message["env"], file_actions=actions, setsid=True)

@@ -63,12 +63,15 @@ class Sandbox:
         workdir: str | None = None,
         terminal: tuple[int, int] | None = None,
         agent: int = 1,
+        builtin: bool = False,
     ) -> Execution:
         """Start a command in agent `agent`'s jail.
 
         environment: in addition to the plan's. workdir: absolute, default the plan's. terminal:
         (rows, columns) for a terminal of its own. agent 0 is the guest's root, outside every jail:
-        for tests and checks. Raises CommandNotFoundError, NotExecutableError, ExecError.
+        for tests and checks. builtin: argv is one of corral_guest.files, run in the jail as the
+        agent in place of a program (see `Files`). Raises CommandNotFoundError,
+        NotExecutableError, ExecError.
         """
         ours = next((a for a in self.plan.agents if a.number == agent), None)
         variables = dict(ours.environment) if ours else {"PATH": "/usr/bin"}
@@ -84,6 +87,7 @@ class Sandbox:
             "env": {_bytewise(k): _bytewise(v) for k, v in variables.items()},
             "cwd": _bytewise(folder),
             "terminal": terminal,
+            "builtin": builtin,
         }
         return await self._start(number, params, argv[0], folder)
 

@@ -330,3 +330,29 @@ def test_it_keeps_no_descriptor_of_what_it_was_sent(jailed: Jailed) -> None:
         refusal(jailed, "no-such", terminal=[24, 80])
     # It answers before it closes what came with the last request.
     assert len(list(own.iterdir())) <= before + 5
+
+
+def test_a_builtin_runs_in_a_child_with_a_commands_streams_and_session(jailed: Jailed) -> None:
+    (jailed.folder / "f").write_bytes(b"content")
+    assert jailed.output("read", "f", builtin=True) == ("content", 0)
+    text, status = jailed.output("read", "none", builtin=True)
+    assert (json.loads(text), status) == ({"errno": errno.ENOENT, "path": "none"}, 1)
+    assert jailed.output("cat", "f") == ("content", 0)
+
+
+def test_a_builtin_that_is_none_or_wants_a_terminal_is_refused(jailed: Jailed) -> None:
+    for rest in ({}, {"terminal": [24, 80]}):
+        found = refusal(jailed, "none" if not rest else "read", "f", builtin=True, **rest)
+        assert found == (errno.EINVAL, "program", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_builtin_is_ended_by_signals_as_a_program_is(jailed: Jailed, number: int) -> None:
+    """Also by one that comes before it is itself; the jail's own process ignores these."""
+    read, write = os.pipe()
+    jailed.start(5, "write", "f", fds=[read, write, write], builtin=True)
+    jailed.say({"op": "signal", "id": 5, "signal": number})
+    assert jailed.hear()[0] == {"op": "started", "id": 5}
+    assert jailed.hear()[0] == {"op": "exited", "id": 5, "status": 128 + number}
+    os.close(read)
+    os.close(write)
