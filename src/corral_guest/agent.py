@@ -67,6 +67,7 @@ class Agent:
         )
         for path, text, mode in self._setup["files"]:
             self._put(path, text, mode)
+        self._put("/etc/machine-id", self._setup["machine_id"] + "\n", 0o444)
 
     def _put(self, path: str, text: str, mode: int) -> None:
         target = f"{self.home}/root{path}"

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CGROUP_ROOT = "/sys/fs/cgroup"
-FW_CFG_FILE = "/sys/firmware/qemu_fw_cfg/by_name/opt/corral/secret/raw"
 _NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
 
 
@@ -60,15 +59,6 @@ def start_cgroups() -> None:
     wanted = [f"+{name}" for name in ("memory", "pids", "cpu") if name in available]
     write(f"{CGROUP_ROOT}/cgroup.subtree_control", " ".join(wanted))
     write("/proc/self/oom_score_adj", "-1000")
-
-
-def take_secret() -> bytes | None:
-    """The secret that QEMU's firmware configuration device holds for this guest, if any."""
-    try:
-        with open(FW_CFG_FILE, "rb") as file:
-            return file.read(64)
-    except FileNotFoundError:
-        return None
 
 
 class DeviceEvents:

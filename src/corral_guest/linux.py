@@ -7,7 +7,9 @@ raises OSError with the file concerned.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import struct
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -38,6 +40,10 @@ _PR_CAPBSET_DROP = 24
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+
+# linux/random.h
+_RNDADDENTROPY = 0x40085203
+_RNDRESEEDCRNG = 0x5207
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,6 +97,20 @@ def load_module(path: str) -> None:
 def reboot(command: int) -> None:
     """reboot(2)."""
     _check(_libc.reboot(ctypes.c_int(command)), "reboot")
+
+
+def add_entropy(seed: bytes) -> None:
+    """Credit `seed` to the kernel's random number generator and have it used at once (random(4)).
+
+    Writing to /dev/urandom would not: what is read next would not depend on it.
+    """
+    fd = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        message = struct.pack(f"ii{len(seed)}s", 8 * len(seed), len(seed), seed)
+        fcntl.ioctl(fd, _RNDADDENTROPY, message)
+        fcntl.ioctl(fd, _RNDRESEEDCRNG)
+    finally:
+        os.close(fd)
 
 
 def enter_namespaces(pidfd: int) -> None:

@@ -36,6 +36,8 @@ class Supervisor:
         self._children: dict[int, Command] = {}
         self._events = boot.DeviceEvents()
         self._methods = {
+            "wake": self._wake,
+            "carrier": self._carrier,
             "setup": self._setup,
             "agent": self._agent,
             "exec": self._exec,
@@ -43,6 +45,7 @@ class Supervisor:
             "resize": self._resize,
             "kill": self._kill,
             "sync": self._sync,
+            "settle": self._settle,
         }
         loop.watch(port, READ, self._readable)
 
@@ -107,10 +110,33 @@ class Supervisor:
 
     # Methods
 
-    def _setup(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
-        """Clock, host name and the toolbox."""
+    def _wake(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+        """The clock, randomness of its own, the host name: asked for before anything else.
+
+        The machine may be one of many that were restored from the same memory.
+        """
         time.clock_settime_ns(time.CLOCK_REALTIME, params["clock"])
+        if params["seed"]:
+            linux.add_entropy(bytes.fromhex(params["seed"]))
         socket.sethostname(params["hostname"])
+        return {}
+
+    def _carrier(self, request: int, params: dict[str, Any]) -> None:
+        """Go on over vsock; this port gets the answer and is closed."""
+        port = carrier.vsock(bytes.fromhex(params["secret"]))
+        self._channel.send_message(wire.response(request, {}))
+        self._loop.forget(self._port)
+        os.set_blocking(self._port, True)
+        self._channel.write_to(lambda view: os.write(self._port, view))
+        os.close(self._port)
+        os.set_blocking(port, False)
+        self._port = port
+        self._channel = wire.Connection()
+        self._commands = Commands(self._loop, self._channel)
+        self._loop.watch(port, READ, self._readable)
+
+    def _setup(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+        """The toolbox."""
         agents.mount_share(self._events, params["toolbox"], agents.TOOLBOX)
         return {}
 
@@ -189,6 +215,11 @@ class Supervisor:
 
     def _sync(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
         os.sync()
+        return {}
+
+    def _settle(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
+        """Hold little memory: this machine is about to be saved, to be restored many times."""
+        boot.write("/proc/sys/vm/drop_caches", "3")
         return {}
 
     # Jails
@@ -289,7 +320,7 @@ def serve() -> None:
     boot.load_modules()
     boot.start_cgroups()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 then ignores it, Python's handler ends it
-    port = carrier.connect(boot.take_secret())
+    port = carrier.serial()
     os.set_blocking(port, False)
     loop = Loop()
     supervisor = Supervisor(port, loop)

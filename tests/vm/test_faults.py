@@ -157,7 +157,7 @@ PORT = """
 import os
 from corral_guest import boot, carrier, linux, wire
 boot.mount_kernel_filesystems(); boot.move_root(); boot.load_modules()
-port = carrier.connect(boot.take_secret())
+port = carrier.serial()
 channel = wire.Connection()
 def tell(**params):
     channel.send_message(wire.notification("ready", params))

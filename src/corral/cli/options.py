@@ -21,6 +21,7 @@ KEYS = {
     "carrier": "machine.carrier",
     "filesystem": "machine.filesystem",
     "kernel": "machine.kernel",
+    "cold": "machine.cold",
     "p9_cache": "machine.p9_cache",
     "p9_msize": "machine.p9_msize",
     "read_only": "workspace.read_only",
@@ -141,6 +142,9 @@ _SANDBOX = (
     click.option("--carrier", metavar="auto|vsock|serial", help="What carries the channel."),
     click.option("--filesystem", metavar="auto|virtiofs|9p", help="How folders are served."),
     click.option("--kernel", metavar="FILE", help="A guest kernel of your own."),
+    click.option(
+        "--cold", is_flag=True, default=None, help="Boot the machine, do not restore a saved one."
+    ),
     click.option("--p9-cache", metavar="MODE", help="9p: none, loose, fscache or mmap."),
     click.option("--p9-msize", metavar="SIZE", help="9p: bytes of one message."),
     click.option("--force", is_flag=True, help="Allow a workspace such as / or your home."),

@@ -15,7 +15,7 @@ MODULES = ("virtio_pci", "virtio_balloon", "overlay")
 # The others' would only cost time: each module takes some 20 ms of an emulated boot.
 CARRIER_MODULES = {
     "serial": ("virtio_console",),
-    "vsock": ("vmw_vsock_virtio_transport", "qemu_fw_cfg"),
+    "vsock": ("virtio_console", "vmw_vsock_virtio_transport"),
 }
 VIRTIOFS_MODULES = ("virtiofs",)
 NINE_P_MODULES = ("9p", "9pnet_virtio")
@@ -94,6 +94,7 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         ports=HOTPLUG_PORTS,
         p9_cache=wanted.p9_cache,
         p9_msize=wanted.p9_msize,
+        cold=wanted.cold,
     )
 
 

@@ -36,7 +36,10 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices."""
+    """The machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices.
+
+    cold: boot it, and do not restore it from a template.
+    """
 
     arch: Arch
     accel: Accel
@@ -47,6 +50,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     ports: int
     p9_cache: str = "none"
     p9_msize: int = 0
+    cold: bool = False
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):

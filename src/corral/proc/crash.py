@@ -20,15 +20,18 @@ POINTS = (
     "run-folder-made",
     "warden-spawned",
     "warden-up",
-    "vsock-listening",  # --carrier vsock only
+    "file-server-spawned",
     "qemu-spawned",
     "monitor-connected",
-    "file-server-spawned",
+    "memory-copied",
+    "machine-restored",
     "file-server-plugged",
+    "channel-started",
+    "guest-ready",  # --cold only
+    "guest-awake",
+    "vsock-listening",  # --carrier vsock only
     "vsock-server-spawned",  # --carrier vsock only
     "vsock-plugged",  # --carrier vsock only
-    "channel-started",
-    "guest-ready",
     "guest-set-up",
     "agent-up",
     "command-starting",

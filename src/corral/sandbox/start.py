@@ -1,24 +1,24 @@
 """From a Plan and its Parts to a running Sandbox, and back to nothing.
 
-QEMU and the file servers come up together; the guest says that it is ready; jails start.
+QEMU, restored from a template or booted, and the file servers come up together; the guest is told
+who it is; jails start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
+from typing import TypeVar
 
+from corral_guest import proof
 from corral_guest.seccomp import export_filter
 
 from ..backends.qemu import render
-from ..backends.qemu.control import Console, Monitor
-from ..channel import Channel, accept_guest, serial_pair
+from ..channel import Channel, accept_guest
 from ..errors import (
     BootError,
     ChannelError,
@@ -31,20 +31,24 @@ from ..errors import (
 )
 from ..events import Notice, Phase, Report
 from ..plan import Export, Plan
-from ..proc import Helpers, Process, crash_point
-from .descriptors import connect, memfd, memory
+from ..proc import Helpers, crash_point
+from ..templates import Template, mark_broken
+from .descriptors import connect, memfd
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
+from .machine import LAST_WORDS, SETTLING, Machine
 from .parts import Parts
 from .run_folder import run_folder
-from .sandbox import Sandbox, WhyGone
+from .sandbox import Sandbox
+from .template import BOOT_TIMEOUT, template_for
 
-# Seconds until the guest must be up. TCG is some ten times slower, and hosts are busy.
-BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 180.0}
+T = TypeVar("T")
+
 SYNC_TIMEOUT = 10.0
-# Seconds that an error waits for its cause to be noticed: any, and after the channel's end.
-SETTLING, LAST_WORDS = 0.5, 2.5
 VSOCK_PORT = 5000  # corral_guest.carrier
 _FIRST_GUEST_CID = 3  # vsock(7): 0 to 2 are reserved
+_SEED_BYTES = 32  # as much as the kernel's generator holds (drivers/char/random.c)
+# The guest's clock is set again until it was told the time within this many seconds.
+_CLOCK_TOLERANCE, _CLOCK_TRIES = 0.04, 5
 
 
 @contextlib.asynccontextmanager
@@ -66,65 +70,73 @@ async def start(
     facts = parts.facts
     assert facts.bwrap is not None
     limit = BOOT_TIMEOUT[plan.machine.accel] if boot_timeout is None else boot_timeout
+    # Who wants to see the guest boot sees it boot.
+    template = await template_for(plan, parts, report) if console_echo is None else None
     with run_folder(plan.name, keep=keep) as folder:
         if keep:
             report(Notice(level="info", message=f"logs are kept in {folder}"))
         remove = None if keep else folder
-        async with Helpers.start(
-            facts.bwrap.argv, root=facts.user.uid == 0, run_folder=remove
-        ) as helpers:
-            machine = _Machine(plan, parts, report, helpers, folder, console_echo, keep=keep)
+        async with (
+            Helpers.start(facts.bwrap.argv, root=facts.user.uid == 0, run_folder=remove) as helpers,
+            contextlib.AsyncExitStack() as stack,
+        ):
+
+            def starter() -> _Start:
+                machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
+                return _Start(machine, report, keep=keep)
+
+            started = starter()
             try:
-                async with machine.run(limit) as sandbox:
-                    try:
-                        yield sandbox
-                    except ExecError:  # of the command; the sandbox is well
-                        await machine.finish(sandbox)
+                try:
+                    sandbox = await stack.enter_async_context(started.run(limit, template))
+                except CorralError as error:
+                    if template is None:
                         raise
-                    await machine.finish(sandbox)
+                    _give_up(template, error, report)
+                    started = starter()
+                    sandbox = await stack.enter_async_context(started.run(limit, None))
+                try:
+                    yield sandbox
+                except ExecError:  # of the command; the sandbox is well
+                    await started.finish(sandbox)
+                    raise
+                await started.finish(sandbox)
             finally:
+                if template is not None:
+                    template.close()
                 if keep:
-                    machine.save_logs()
+                    started.save_logs()
 
 
-class _Machine:
-    """QEMU and the servers of one sandbox while it starts and runs."""
+def _give_up(template: Template, error: CorralError, report: Report) -> None:
+    """Restoring failed: say so once, and do not try again soon."""
+    with contextlib.suppress(CorralError):
+        mark_broken(template.key)
+    message = f"the saved machine could not be restored ({error.message.rstrip('.')}); booting one."
+    report(Notice(level="warning", message=message))
 
-    def __init__(
-        self,
-        plan: Plan,
-        parts: Parts,
-        report: Report,
-        helpers: Helpers,
-        folder: Path,
-        console_echo: int | None,
-        *,
-        keep: bool,
-    ) -> None:
-        self._keep = keep
-        self._plan = plan
-        self._parts = parts
+
+class _Start:
+    """A machine while it becomes a sandbox, and when it ends."""
+
+    def __init__(self, machine: Machine, report: Report, *, keep: bool) -> None:
+        self._machine = machine
+        self._plan = machine.plan
+        self._parts = machine.parts
         self._report = report
-        self._helpers = helpers
-        self._folder = folder
-        self._console = Console(console_echo)
-        self._verbose = console_echo is not None
-        self._why_gone = WhyGone()
-        self._logs: dict[str, Process] = {}
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._secret = secrets.token_bytes(32)
+        self._keep = keep
         self._waiting_for = "QEMU to start"
         self._up = False
 
     @contextlib.asynccontextmanager
-    async def run(self, limit: float) -> AsyncIterator[Sandbox]:
-        """Boot within `limit` seconds, and serve."""
+    async def run(self, limit: float, template: Template | None) -> AsyncIterator[Sandbox]:
+        """Be up within `limit` seconds, and serve."""
         async with contextlib.AsyncExitStack() as stack:
             # Explained before the stack is unwound: that ends QEMU, which would look like a cause.
             try:
                 try:
                     async with asyncio.timeout(limit):
-                        sandbox = await self._boot(stack)
+                        sandbox = await self._start(stack, template)
                 except TimeoutError:
                     raise self._overdue(limit) from None
                 self._up = True
@@ -132,161 +144,118 @@ class _Machine:
             except (ChannelError, ProcessError, SandboxError) as error:
                 raise await self._explained(error) from error
 
-    async def _boot(self, stack: contextlib.AsyncExitStack) -> Sandbox:
-        self._report(Phase(name="boot", message="booting the guest"))
-        ours, theirs = serial_pair()
-        stack.callback(ours.close)
-        listener = self._listen(stack)
-        try:
-            monitor = await self._start_qemu(stack, theirs)
-        finally:
-            theirs.close()
+    async def _start(self, stack: contextlib.AsyncExitStack, template: Template | None) -> Sandbox:
+        machine = self._machine
+        message = "booting the guest" if template is None else "restoring the guest"
+        self._report(Phase(name="boot", message=message))
+        up = machine.boot(stack) if template is None else machine.restore(stack, template)
+        served = self._plan.machine.transport == "virtiofs"
+        exports = render.exports(self._plan) if served else []
+        _none, *clients = await _together(up, *(self._serve(stack, export) for export in exports))
         self._waiting_for = "the file servers"
-        if self._plan.machine.transport == "virtiofs":
-            await _together(*(self._serve(monitor, each) for each in render.exports(self._plan)))
-        self._waiting_for = "the guest to say that it is ready"
-        if listener is not None:
-            ours = await self._start_vsock(stack, monitor, listener)
-        channel = await stack.enter_async_context(
-            await Channel.start(ours, {"ready": self._on_ready, "exited": _ignore})
-        )
-        watch = asyncio.create_task(self._watch(channel), name="watch-channel")
-        stack.callback(watch.cancel)
-        crash_point("channel-started")
-        await self._why_gone.guard(self._ready)
-        crash_point("guest-ready")
-        self._waiting_for = "the guest to mount its folders and start the jail"
-        return await self._set_up(channel)
-
-    async def _start_qemu(
-        self, stack: contextlib.AsyncExitStack, channel: socket.socket
-    ) -> Monitor:
-        plan, parts = self._plan, self._parts
-        qmp, qemu_qmp = socket.socketpair()
-        console, qemu_console = socket.socketpair()
-        ram = memory(plan.machine.memory)
-        fds = {
-            render.QMP_FD: qemu_qmp.fileno(),
-            render.CONSOLE_FD: qemu_console.fileno(),
-            render.RAM_FD: ram,
-        }
-        with contextlib.ExitStack() as passed:
-            passed.callback(os.close, ram)
-            passed.callback(qemu_qmp.close)
-            passed.callback(qemu_console.close)
-            if plan.machine.carrier == "serial":
-                fds[render.CHANNEL_FD] = channel.fileno()
-            else:
-                fds[render.SECRET_FD] = memfd(passed, "secret", self._secret)
-            if plan.machine.transport == "9p":
-                fds[render.FILTER_FD] = memfd(passed, "filter", export_filter())
-            argv = render.qemu(
-                plan,
-                parts.facts,
-                str(parts.kernel.image),
-                str(parts.base.path),
-                self._empty,
-                verbose=self._verbose,
+        for export, client in zip(exports, clients, strict=True):
+            assert client is not None
+            await machine.why_gone.guard(
+                machine.monitor.plug("vhost-user-fs-pci", export.tag, client, tag=export.tag)
             )
-            process = await self._spawn("QEMU", argv, fds, "the virtual machine")
-        crash_point("qemu-spawned")
-        self._console.attach(console)
-        stack.callback(self._console.log.close)
-        monitor = await stack.enter_async_context(Monitor.connect(qmp, process))
-        crash_point("monitor-connected")
-        return monitor
+            client.close()
+            crash_point("file-server-plugged")
+        channel = await machine.serial_channel(stack)
+        self._waiting_for = "the guest to say that it is ready"
+        if template is None:
+            await machine.ready()
+        else:
+            await machine.resume()
+        return await self._set_up(stack, channel)
 
-    @property
-    def _empty(self) -> str:
-        return str(self._folder / "empty")
-
-    async def _spawn(
-        self, name: str, argv: tuple[str, ...], fds: dict[int, int], what: str
-    ) -> Process:
-        process = await self._helpers.spawn(name, argv, fds=fds)
-        self._logs[name] = process
-        self._why_gone.watch(process, what, serves=name != "QEMU")
-        return process
-
-    async def _serve(self, monitor: Monitor, export: Export) -> None:
-        """Start the file server of an export and plug it in."""
+    async def _serve(self, stack: contextlib.AsyncExitStack, export: Export) -> socket.socket:
+        """Start the file server of an export; returns QEMU's end of its socket."""
         facts, server = self._parts.facts, self._parts.file_server
         assert facts.bwrap is not None and server is not None
-        path = self._folder / "sockets" / export.tag
+        path = self._machine.folder / "sockets" / export.tag
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with client:
-            with contextlib.ExitStack() as passed:
-                listener = passed.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                listener.bind(str(path))
-                listener.listen(1)
-                client.connect(str(path))  # waits in the backlog: the path is not needed any more
-                path.unlink()
-                fds = {
-                    render.LISTEN_FD: listener.fileno(),
-                    render.EXPORT_FILTER_FD: memfd(passed, "filter", export_filter()),
-                }
-                argv = render.file_server(export, server, facts.bwrap, self._empty)
-                await self._spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
-            crash_point("file-server-spawned")
-            # Only the server holds its listener now: QEMU notices at once when it ends.
-            await self._why_gone.guard(
-                monitor.plug("vhost-user-fs-pci", export.tag, client, tag=export.tag)
-            )
-            crash_point("file-server-plugged")
+        stack.callback(client.close)
+        with contextlib.ExitStack() as passed:
+            listener = passed.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener.bind(str(path))
+            listener.listen(1)
+            client.connect(str(path))  # waits in the backlog: the path is not needed any more
+            path.unlink()
+            fds = {
+                render.LISTEN_FD: listener.fileno(),
+                render.EXPORT_FILTER_FD: memfd(passed, "filter", export_filter()),
+            }
+            argv = render.file_server(export, server, facts.bwrap, self._machine.empty)
+            await self._machine.spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
+        # Only the server holds its listener now: QEMU notices at once when it ends.
+        crash_point("file-server-spawned")
+        return client
 
-    def _listen(self, stack: contextlib.AsyncExitStack) -> socket.socket | None:
-        """Over vsock the guest dials: the listener is there before the device."""
-        if self._plan.machine.carrier != "vsock" or self._parts.vsock_server is None:
-            return None
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stack.callback(listener.close)
-        # vhost-device-vsock: a guest's connection to port P of the host arrives at PATH_P.
-        listener.bind(str(self._folder / "sockets" / f"vsock_{VSOCK_PORT}"))
-        listener.listen(4)
-        crash_point("vsock-listening")
-        return listener
-
-    async def _start_vsock(
-        self, stack: contextlib.AsyncExitStack, monitor: Monitor, listener: socket.socket
-    ) -> socket.socket:
-        program, bwrap = self._parts.vsock_server, self._parts.facts.bwrap
-        assert program is not None and bwrap is not None
-        sockets = self._folder / "sockets"
-        argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
-        await self._spawn("vhost-device-vsock", argv, {}, "the vsock device")
-        crash_point("vsock-server-spawned")
-        client = await self._why_gone.guard(connect(sockets / "device"))
-        with client:
-            await self._why_gone.guard(monitor.plug("vhost-user-vsock-pci", "vsock", client))
-        crash_point("vsock-plugged")
-        return await self._why_gone.guard(accept_guest(listener, self._secret))
-
-    def _on_ready(self, params: dict[str, object]) -> None:
-        if params.get("version") != render.PROTOCOL_VERSION:
-            raise ChannelError("the guest speaks another version of the protocol.")
-        if not self._ready.done():
-            self._ready.set_result(None)
-
-    async def _watch(self, channel: Channel) -> None:
-        reason = await channel.wait_closed()
-        if isinstance(reason, SandboxGoneError):
-            # QEMU's end closes the channel, too; its own reason says more and is on its way.
-            await self._why_gone.settle(LAST_WORDS - SETTLING)
-        self._why_gone.set(reason)
-
-    async def _set_up(self, channel: Channel) -> Sandbox:
-        sandbox = Sandbox(self._plan, self._folder, channel, self._why_gone)
+    async def _set_up(self, stack: contextlib.AsyncExitStack, channel: Channel) -> Sandbox:
+        """Tell the guest who it is, before anything of the user's runs in it."""
+        why_gone = self._machine.why_gone
+        self._waiting_for = "the guest to mount its folders and start the jail"
         self._report(Phase(name="agent", message="setting up the guest"))
+        machine_id = secrets.token_hex(16)
         try:
-            setup = {**self._plan.setup, "clock": time.time_ns()}
-            await sandbox.or_lost(channel.call("setup", setup))
+            await why_gone.guard(self._wake(channel))
+            crash_point("guest-awake")
+            if self._plan.machine.carrier == "vsock":
+                channel = await self._change_carrier(stack, channel)
+            sandbox = Sandbox(self._plan, self._machine.folder, channel, why_gone)
+            await sandbox.or_lost(channel.call("setup", self._plan.setup))
             crash_point("guest-set-up")
             for agent in self._plan.agents:
-                await sandbox.or_lost(channel.call("agent", agent.setup))
+                setup = {**agent.setup, "machine_id": machine_id}
+                await sandbox.or_lost(channel.call("agent", setup))
             crash_point("agent-up")
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error
         return sandbox
+
+    async def _wake(self, channel: Channel) -> None:
+        """The clock, entropy and the host name."""
+        seed = secrets.token_hex(_SEED_BYTES)
+        hostname = self._plan.setup["hostname"]
+        for _ in range(_CLOCK_TRIES):
+            began = time.monotonic()
+            await channel.call(
+                "wake", {"clock": time.time_ns(), "seed": seed, "hostname": hostname}
+            )
+            if time.monotonic() - began < _CLOCK_TOLERANCE:
+                return  # so late at most was the time that it got
+            seed = ""
+
+    async def _change_carrier(self, stack: contextlib.AsyncExitStack, serial: Channel) -> Channel:
+        """Start the vsock device and have the guest go on over it: it dials, both prove themselves.
+
+        The secret for that goes over the serial port, which only this machine has.
+        """
+        machine, why_gone = self._machine, self._machine.why_gone
+        program, bwrap = self._parts.vsock_server, self._parts.facts.bwrap
+        assert program is not None and bwrap is not None
+        sockets = machine.folder / "sockets"
+        secret = secrets.token_bytes(proof.SECRET_BYTES)
+        # vhost-device-vsock: a guest's connection to port P of the host arrives at PATH_P.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(sockets / f"vsock_{VSOCK_PORT}"))
+            listener.listen(4)
+            crash_point("vsock-listening")
+            argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
+            await machine.spawn("vhost-device-vsock", argv, {}, "the vsock device")
+            crash_point("vsock-server-spawned")
+            with await why_gone.guard(connect(sockets / "device")) as client:
+                await why_gone.guard(machine.monitor.plug("vhost-user-vsock-pci", "vsock", client))
+            crash_point("vsock-plugged")
+            end, _answer = await why_gone.guard(
+                _together(
+                    accept_guest(listener, secret),
+                    serial.call("carrier", {"secret": secret.hex()}),
+                )
+            )
+        assert isinstance(end, socket.socket)
+        stack.callback(end.close)
+        return await machine.channel(stack, end)
 
     async def finish(self, sandbox: Sandbox) -> None:
         """Write back what the guest holds."""
@@ -312,37 +281,30 @@ class _Machine:
 
     async def _explained(self, error: CorralError) -> CorralError:
         """The error with its cause, and with the guest's last words."""
+        why_gone, log = self._machine.why_gone, self._machine.console.log
         if not isinstance(error, BootError):
-            await self._why_gone.settle(
-                LAST_WORDS if isinstance(error, SandboxGoneError) else SETTLING
-            )
-            error = self._why_gone.reason or error
-        self._console.log.drain()
-        console = self._console.log.tail(CONSOLE_LINES)
+            await why_gone.settle(LAST_WORDS if isinstance(error, SandboxGoneError) else SETTLING)
+            error = why_gone.reason or error
+        log.drain()
         next_step = None if self._keep else DEBUG_HINT
-        return explained(error, console, up=self._up, next_step=next_step)
+        return explained(error, log.tail(CONSOLE_LINES), up=self._up, next_step=next_step)
 
     def save_logs(self) -> None:
         """Write every log to the run folder."""
-        logs = {"console": self._console.log, **{n: p.log for n, p in self._logs.items()}}
+        folder = self._machine.folder
         try:
-            for name, log in logs.items():
-                file = self._folder / f"{name.replace(' ', '-')}.log"
-                file.write_bytes(log.content())
+            for name, content in self._machine.all_logs().items():
+                (folder / f"{name.replace(' ', '-')}.log").write_bytes(content)
         except OSError as error:
-            message = f"the logs cannot be kept in {self._folder}: {error.strerror}."
+            message = f"the logs cannot be kept in {folder}: {error.strerror}."
             self._report(Notice(level="warning", message=message))
 
 
-def _ignore(_params: dict[str, object]) -> None:
-    """Before a Sandbox listens, no command runs."""
-
-
-async def _together(*work: Coroutine[object, object, None]) -> None:
-    """Run all at once; the first failure ends the others and is raised."""
+async def _together(*work: Coroutine[object, object, T]) -> list[T]:
+    """Run all at once; their results. The first failure ends the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
+            tasks = [group.create_task(each) for each in work]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]

@@ -74,6 +74,10 @@ class MachineTable(_Table, frozen=True, kw_only=True):
         Annotated[str, Meta(description="A guest kernel of your own: a vmlinuz or vmlinux file.")]
         | UnsetType
     ) = UNSET
+    cold: (
+        Annotated[bool, Meta(description="Boot the machine instead of restoring a saved one.")]
+        | UnsetType
+    ) = UNSET
     p9_cache: (
         Annotated[P9Cache, Meta(description="The 9p client's cache mode; see the kernel's 9p.rst.")]
         | UnsetType
@@ -184,7 +188,7 @@ TABLES: dict[str, type[_Table]] = {
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    """The virtual machine. memory and p9_msize: bytes. kernel: absolute path or None."""
+    """The virtual machine. memory, p9_msize: bytes. kernel: absolute path or None."""
 
     cpus: int
     memory: int
@@ -194,6 +198,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     kernel: str | None
     p9_cache: P9Cache
     p9_msize: int
+    cold: bool = False
 
 
 class Workspace(Struct, frozen=True, kw_only=True):

@@ -122,6 +122,15 @@ SETTINGS: dict[str, Setting] = {
             parse=expand,
         ),
         Setting(
+            key="machine.cold",
+            option="--cold",
+            variable="CORRAL_COLD",
+            meaning="true: boot instead of restoring a saved machine",
+            parse=parse_flag,
+            default=False,
+            show=show_flag,
+        ),
+        Setting(
             # 9p.rst: "mmap" caches nothing but what is needed for a shared writable mapping,
             # which "none" refuses; linkers and SQLite need one. "loose" and "fscache" are meant
             # for exclusive or read-only mounts: they would hide what the host changes.

@@ -316,6 +316,7 @@ def _machine(merged: Merged, place: Place) -> Machine:
         kernel=kernel,
         p9_cache=cast("P9Cache", scalar(merged, "machine.p9_cache")),
         p9_msize=cast("int", scalar(merged, "machine.p9_msize")),
+        cold=bool(scalar(merged, "machine.cold")),
     )
 
 

@@ -27,10 +27,6 @@ def test_a_kernel_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_secret_there_is_none() -> None:
-    assert boot.take_secret() is None
-
-
 def test_modules_are_loaded_in_the_order_of_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,12 +79,12 @@ def test_the_port_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Monke
     for device, name in (("vport0p1", "org.qemu.guest_agent.0"), ("null", carrier.PORT_NAME)):
         (tmp_path / device).mkdir()
         (tmp_path / device / "name").write_text(name + "\n")
-    port = carrier._serial()
+    port = carrier._open_port()
     assert os.path.samestat(os.fstat(port), Path("/dev/null").stat())
     os.close(port)
     (tmp_path / "null" / "name").write_text("other\n")
     with pytest.raises(FileNotFoundError, match="virtio-serial"):
-        carrier._serial()
+        carrier._open_port()
 
 
 def jail_setup(**wanted: Any) -> dict[str, Any]:

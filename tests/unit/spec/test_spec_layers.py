@@ -139,6 +139,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_CARRIER": "serial",
         "CORRAL_FILESYSTEM": "9p",
         "CORRAL_KERNEL": str(kernel),
+        "CORRAL_COLD": "1",
         "CORRAL_P9_CACHE": "loose",
         "CORRAL_P9_MSIZE": "64k",
         "CORRAL_READ_ONLY": "yes",
@@ -157,7 +158,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         assert variable in user.environ
         assert variable in VARIABLES
     spec = user.spec()
-    assert spec.machine.kernel == str(kernel)
+    assert spec.machine.kernel == str(kernel) and spec.machine.cold
     assert spec.machine.p9_msize == 65536
     assert spec.workspace.read_only and spec.workspace.unprotect == (".git/config",)
     assert spec.workspace.mask == (".env", "*.key")

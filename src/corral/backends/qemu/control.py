@@ -45,13 +45,47 @@ class Monitor:
         except ExecuteError as error:
             raise ProcessError(f"QEMU refused {command}: {error}.") from error
 
+    async def save(self, state: int) -> None:
+        """Stop the machine and write its state, all but its memory, to the descriptor `state`.
+
+        It stays stopped: what is in its memory is what the state belongs to. Raises ProcessError.
+        """
+        await self.execute("stop")
+        await self._migrate("migrate", state)
+
+    async def restore(self, state: int) -> None:
+        """Read the state of a machine that was started to wait for it; it does not run yet.
+
+        Its memory must be in place. Raises ProcessError.
+        """
+        await self._migrate("migrate-incoming", state)
+
+    async def _migrate(self, command: str, state: int) -> None:
+        """One migration (QEMU's docs/devel/migration.rst) that leaves shared memory where it is."""
+        enabled = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        await self.execute("migrate-set-capabilities", {"capabilities": enabled})
+        await self._pass("state", state)
+        with self._client.listener("MIGRATION") as events:
+            await self.execute(command, {"uri": "fd:state"})
+            while True:
+                event = await _or_ended(events.get(), self._process)
+                status = event["data"]["status"]  # type: ignore[index]
+                if status == "completed":
+                    return
+                if status in ("failed", "cancelled"):
+                    raise ProcessError(f"QEMU could not {command} the machine's state.")
+
+    async def _pass(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor under a name; under `_plugging`, or before anybody plugs."""
+        self._client.send_fd_scm(fd)
+        await self.execute("getfd", {"fdname": name})
+
     async def plug(self, driver: str, name: str, backend: socket.socket, **options: object) -> None:
         """Hot-plug a vhost-user device on the next root port; QEMU gets `backend`, connected."""
         # A descriptor goes to whoever asks for it next.
         async with self._plugging:
             self._port += 1
-            self._client.send_fd_scm(backend.fileno())
-            await self.execute("getfd", {"fdname": name})
+            await self._pass(name, backend.fileno())
             await self.execute(
                 "chardev-add",
                 {

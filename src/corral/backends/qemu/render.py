@@ -20,7 +20,7 @@ from ...proc.bwrap import Access, Bind, Folder, Step, Symlink, confined
 
 # Descriptor numbers inside QEMU.
 PROTOCOL_VERSION = wire.VERSION
-QMP_FD, CHANNEL_FD, CONSOLE_FD, RAM_FD, SECRET_FD, FILTER_FD = 10, 11, 12, 13, 14, 15
+QMP_FD, CHANNEL_FD, CONSOLE_FD, RAM_FD, FILTER_FD = 10, 11, 12, 13, 14
 # Descriptor numbers inside a file server.
 LISTEN_FD, EXPORT_FILTER_FD = 10, 11
 
@@ -41,21 +41,28 @@ KERNEL_COMMAND_LINE = (
 
 
 def qemu(
-    plan: Plan, facts: Facts, kernel: str, initrd: str, empty_file: str, *, verbose: bool = False
+    plan: Plan,
+    facts: Facts,
+    kernel: str,
+    initrd: str,
+    empty_file: str,
+    *,
+    verbose: bool = False,
+    restored: bool = False,
 ) -> tuple[str, ...]:
     """argv of QEMU inside bubblewrap. kernel, initrd, empty_file: paths on the host.
 
-    verbose: the kernel tells on its console what it does, and not only what goes wrong.
+    verbose: the kernel tells on its console what it does, and not only what goes wrong. restored:
+    the machine is not booted but waits to be told where its state is.
     """
     if facts.qemu is None or facts.bwrap is None:
         raise PlanError("QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`.")
     machine = plan.machine
     tree: list[Step] = [
         *programs(facts.qemu),
-        Folder("/machine"),
-        Bind(kernel, KERNEL_FILE),
-        Bind(initrd, INITRD_FILE),
     ]
+    if not restored:
+        tree += [Folder("/machine"), Bind(kernel, KERNEL_FILE), Bind(initrd, INITRD_FILE)]
     if machine.accel == "kvm":
         tree.append(Bind("/dev/kvm", "/dev/kvm", Access.DEVICE))
     uid, filter_fd = NOBODY, None
@@ -67,17 +74,16 @@ def qemu(
     return confined(
         facts.bwrap.argv,
         tuple(tree),
-        (*facts.qemu.argv, *machine_arguments(plan, verbose=verbose)),
+        (*facts.qemu.argv, *machine_arguments(plan, verbose=verbose, restored=restored)),
         uid=uid,
         seccomp_fd=filter_fd,
     )
 
 
-def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
-    """QEMU's own arguments."""
+def machine_arguments(plan: Plan, *, verbose: bool = False, restored: bool = False) -> list[str]:
+    """QEMU's own arguments. A restored machine has its kernel in its memory already."""
     machine = plan.machine
     accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
-    console = MACHINES[machine.arch][1]
     arguments = [
         *("-name", "corral", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", _DENY),
@@ -86,8 +92,7 @@ def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
         *("-m", f"{machine.memory >> 20}M"),
         "-object",
         f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{RAM_FD},share=on",
-        *("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE),
-        *("-append", f"console={console} {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"),
+        *(("-incoming", "defer") if restored else _boot(plan, verbose)),
         *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console"),
         # Memory that the guest frees is punched out of the RAM file: it goes back to the host.
@@ -99,24 +104,21 @@ def machine_arguments(plan: Plan, *, verbose: bool = False) -> list[str]:
         multi = ",multifunction=on" if function == 0 else ""
         address = f"bus=pcie.0,addr={slot:#x}.{function:#x}{multi}"
         arguments += ["-device", f"pcie-root-port,id=port{port},chassis={port},{address}"]
-    match machine.carrier:
-        case "serial":
-            arguments += [
-                *("-device", "virtio-serial-pci,id=serial,max_ports=2"),
-                *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}"),
-                *("-device", f"virtserialport,chardev=channel,name={PORT_NAME}"),
-            ]
-        case "vsock":
-            arguments += [
-                "-fw_cfg",
-                f"name=opt/corral/secret,file=/proc/self/fd/{SECRET_FD}",
-            ]
-        case _:
-            assert_never(machine.carrier)
+    arguments += [
+        *("-device", "virtio-serial-pci,id=serial,max_ports=2"),
+        *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}"),
+        *("-device", f"virtserialport,chardev=channel,name={PORT_NAME}"),
+    ]
     if machine.transport == "9p":
         for export in exports(plan):
             arguments += _nine_p(export)
     return arguments
+
+
+def _boot(plan: Plan, verbose: bool) -> tuple[str, ...]:
+    console = MACHINES[plan.machine.arch][1]
+    words = f"console={console} {'' if verbose else 'quiet '}{KERNEL_COMMAND_LINE}"
+    return ("-kernel", KERNEL_FILE, "-initrd", INITRD_FILE, "-append", words)
 
 
 def exports(plan: Plan) -> list[Export]:
