@@ -20,12 +20,15 @@ from .kvm import KvmFinding
 from .limits import count_cpus, usable_memory
 from .platform import AppArmor, OsRelease, find_apparmor, find_os_release
 from .programs import (
+    CHECKPOINT_QEMU,
+    CHECKPOINT_VIRTIOFSD,
     Program,
     Versions,
     Virtiofsd,
     find_bwrap,
     find_qemu,
     find_virtiofsd,
+    parse_version,
 )
 from .system import System
 from .userns import Finding, settings_key, try_namespaces
@@ -76,6 +79,20 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         found = self.virtiofsd
         usable = found is not None and (found.dialect == "rust" or self.user.uid == self.usr_owner)
         return found if usable else None
+
+    @property
+    def checkpoint_qemu(self) -> Program | None:
+        """The host's QEMU, if it can save a machine with its virtiofs devices."""
+        new = self.qemu is not None and parse_version(self.qemu.version) >= CHECKPOINT_QEMU
+        return self.qemu if new else None
+
+    @property
+    def checkpoint_virtiofsd(self) -> Virtiofsd | None:
+        """The host's virtiofsd, if it can pass on what it knows to another."""
+        found = self.virtiofsd
+        if found is None or found.dialect == "c":
+            return None
+        return found if parse_version(found.program.version) >= CHECKPOINT_VIRTIOFSD else None
 
     @property
     def can_fetch(self) -> bool:

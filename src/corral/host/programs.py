@@ -14,6 +14,11 @@ from .system import System
 
 QEMU_BY_ARCH = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 NO_SETGROUPS = "setgroups() failed"  # QEMU's virtiofsd, before it reads its options
+# What saves the state of virtiofs devices (vhost-user's device state): QEMU does since 8.2 (its
+# hw/virtio/vhost-user-fs.c), virtiofsd since 1.11 (its doc/migration.md). These are the oldest that
+# corral is tested with.
+CHECKPOINT_QEMU = (10, 0)
+CHECKPOINT_VIRTIOFSD = (1, 13)
 PRIVATE_BWRAP = "/usr/local/libexec/corral/bwrap"  # what `doctor --fix` makes, see apparmor.py
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..errors import PlanError
 from ..host.facts import Facts
 from ..host.layout import Layout
+from ..host.programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, Program
 from ..spec import Spec
 from . import guest, trees
 from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
@@ -95,6 +96,7 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         p9_cache=wanted.p9_cache,
         p9_msize=wanted.p9_msize,
         cold=wanted.cold,
+        checkpoints=_checkpoints(spec, facts),
     )
 
 
@@ -125,8 +127,49 @@ def _carrier(spec: Spec) -> Carrier:
 def _transport(spec: Spec, facts: Facts) -> Transport:
     if spec.machine.filesystem != "auto":
         return spec.machine.filesystem
+    if spec.machine.checkpoints:
+        return "virtiofs"
     # Without any virtiofsd for this user, and no way to get one, 9p, which QEMU serves itself.
     return "virtiofs" if facts.own_virtiofsd or facts.can_fetch else "9p"
+
+
+def _checkpoints(spec: Spec, facts: Facts) -> bool:
+    """Whether it can be checkpointed. Raises PlanError when that is asked for and cannot be.
+
+    virtiofs passes on what it knows (open files, folders); 9p and vsock devices do not.
+    """
+    if not spec.machine.checkpoints:
+        return False
+    for value, name in ((spec.machine.carrier, "vsock"), (spec.machine.filesystem, "9p")):
+        if value == name:
+            raise PlanError(
+                f"checkpoints are asked for, and a machine with {name} cannot be saved.",
+                hint=f"Leave {name} out, or checkpoints (machine.checkpoints).",
+            )
+    lacking = [
+        f"{name} {'.'.join(map(str, needed))} or later (this machine has {had or 'none'})"
+        for name, needed, had, usable in (
+            ("QEMU", CHECKPOINT_QEMU, _version(facts.qemu), facts.checkpoint_qemu),
+            (
+                "Rust's virtiofsd",
+                CHECKPOINT_VIRTIOFSD,
+                _version(facts.virtiofsd.program) if facts.virtiofsd else "",
+                facts.checkpoint_virtiofsd,
+            ),
+        )
+        if usable is None
+    ]
+    if lacking and not facts.can_fetch:
+        raise PlanError(
+            f"checkpoints need {' and '.join(lacking)}.",
+            hint="A newer release of your distribution has them, as Debian 13 does; on Debian 12 "
+            "corral fetches them. Or leave checkpoints out (machine.checkpoints).",
+        )
+    return True
+
+
+def _version(program: Program | None) -> str:
+    return program.version if program else ""
 
 
 def _mount(tag: str, machine: Machine) -> dict[str, object]:

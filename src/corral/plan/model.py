@@ -39,6 +39,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine's shape. memory: bytes. ports: PCIe root ports for hot-plugged devices.
 
     cold: boot it, and do not restore it from a template.
+    checkpoints: what it is made of can be saved while it runs, and go on elsewhere.
     """
 
     arch: Arch
@@ -51,6 +52,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     p9_cache: str = "none"
     p9_msize: int = 0
     cold: bool = False
+    checkpoints: bool = False
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from ..errors import HostError, MissingProgramError
 from ..events import Report
 from ..host import Facts, Program, Virtiofsd
@@ -15,7 +17,7 @@ from ..plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a sandbox is made of besides the plan. empty: a path to an empty file."""
+    """What a sandbox is made of besides the plan. facts.qemu: the QEMU that runs it."""
 
     facts: Facts
     kernel: Kernel
@@ -26,7 +28,8 @@ class Parts:
 
 def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
     """Get everything that is not there yet. Raises ImageError, FetchError, MissingProgramError."""
-    if facts.qemu is None or facts.bwrap is None:
+    bwrap = facts.bwrap
+    if facts.qemu is None or bwrap is None:
         raise MissingProgramError(
             "QEMU and bubblewrap are needed.", hint="Run `corral doctor --fix`."
         )
@@ -37,7 +40,9 @@ def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
         )
     wanted = Path(plan.kernel) if plan.kernel else None
     kernel = ensure_kernel(wanted=wanted, modules=plan.modules, report=report)
-    base = ensure_base_image(kernel, facts.python, Path(facts.bwrap.argv[0]), report)
+    base = ensure_base_image(kernel, facts.python, Path(bwrap.argv[0]), report)
+    if plan.machine.checkpoints:
+        facts = _with_checkpoints(facts, report)
     server = _file_server(facts, report) if plan.machine.transport == "virtiofs" else None
     vsock = None
     if plan.machine.carrier == "vsock":
@@ -48,3 +53,12 @@ def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
 def _file_server(facts: Facts, report: Report) -> Virtiofsd:
     """The host's virtiofsd, or Debian's Rust one."""
     return facts.own_virtiofsd or Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
+
+
+def _with_checkpoints(facts: Facts, report: Report) -> Facts:
+    """The facts with a QEMU and a virtiofsd that can save their state: the host's, or Debian's."""
+    qemu = facts.checkpoint_qemu or fetch_tool("qemu", report)
+    server = facts.checkpoint_virtiofsd or Virtiofsd(
+        program=fetch_tool("virtiofsd", report), dialect="rust"
+    )
+    return msgspec.structs.replace(facts, qemu=qemu, virtiofsd=server)

@@ -185,7 +185,9 @@ class _Start:
                 render.LISTEN_FD: listener.fileno(),
                 render.EXPORT_FILTER_FD: memfd(passed, "filter", export_filter()),
             }
-            argv = render.file_server(export, server, facts.bwrap, self._machine.empty)
+            argv = render.file_server(
+                export, server, facts.bwrap, self._machine.empty, root=facts.user.uid == 0
+            )
             await self._machine.spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
         # Only the server holds its listener now: QEMU notices at once when it ends.
         crash_point("file-server-spawned")

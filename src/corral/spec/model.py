@@ -86,6 +86,15 @@ class MachineTable(_Table, frozen=True, kw_only=True):
         Annotated[int | str, Meta(description="Bytes of one 9p message.", examples=["512KiB"])]
         | UnsetType
     ) = UNSET
+    checkpoints: (
+        Annotated[
+            bool,
+            Meta(
+                description="It can be checkpointed and forked; needs QEMU 10 and virtiofsd 1.13."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class WorkspaceTable(_Table, frozen=True, kw_only=True):
@@ -199,6 +208,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     p9_cache: P9Cache
     p9_msize: int
     cold: bool = False
+    checkpoints: bool = False
 
 
 class Workspace(Struct, frozen=True, kw_only=True):

@@ -153,6 +153,15 @@ SETTINGS: dict[str, Setting] = {
             show=show_size,
         ),
         Setting(
+            key="machine.checkpoints",
+            option="--checkpoints",
+            variable="CORRAL_CHECKPOINTS",
+            meaning="true: it can be checkpointed and forked",
+            parse=parse_flag,
+            default=False,
+            show=show_flag,
+        ),
+        Setting(
             key="workspace.read_only",
             option="--ro",
             variable="CORRAL_READ_ONLY",

@@ -317,6 +317,7 @@ def _machine(merged: Merged, place: Place) -> Machine:
         p9_cache=cast("P9Cache", scalar(merged, "machine.p9_cache")),
         p9_msize=cast("int", scalar(merged, "machine.p9_msize")),
         cold=bool(scalar(merged, "machine.cold")),
+        checkpoints=bool(scalar(merged, "machine.checkpoints")),
     )
 
 

@@ -74,6 +74,13 @@ def test_the_file_server_of_the_toolbox_and_of_an_agent(
         golden(f"{name}-{export.tag}", argv)
 
 
+def test_the_file_server_of_the_hosts_root_translates_ids_itself(golden: Golden) -> None:
+    plan = examples.plan()
+    agent = plan.agents[0].export
+    argv = render.file_server(agent, examples.RUST_VIRTIOFSD, examples.BWRAP, EMPTY, root=True)
+    golden("virtiofsd-rust-1.13-root-agent1", argv)
+
+
 def test_the_vsock_server(golden: Golden) -> None:
     argv = render.vsock_server(examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3)
     golden("vhost-device-vsock", argv)
@@ -123,7 +130,9 @@ def every_command() -> list[tuple[str, ...]]:
                 commands.append(qemu(plan))
     for daemon in (examples.C_VIRTIOFSD, examples.OLD_RUST_VIRTIOFSD, examples.RUST_VIRTIOFSD):
         for export in render.exports(examples.plan()):
-            commands.append(render.file_server(export, daemon, examples.BWRAP, EMPTY))
+            for root in (False, True):
+                argv = render.file_server(export, daemon, examples.BWRAP, EMPTY, root=root)
+                commands.append(argv)
     commands.append(
         render.vsock_server(examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3)
     )

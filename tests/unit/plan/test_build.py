@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from corral.errors import PlanError
-from corral.host import KvmFinding, OsRelease, User, Virtiofsd
+from corral.host import KvmFinding, OsRelease, Program, User, Virtiofsd
 from corral.plan import build
 from corral.spec.model import Share
 from tests.support import examples
@@ -188,6 +188,50 @@ def test_auto_means_9p_only_where_no_virtiofsd_can_be_had(
         os_release=OsRelease(distribution, "1", distribution, ""), virtiofsd=daemon, user=user
     )
     assert examples.plan(host=facts).machine.transport == transport
+
+
+# Checkpoints
+
+CHECKPOINTS: dict[str, Any] = {"machine": {"checkpoints": True}}
+NEW_QEMU = Program(("/usr/bin/qemu-system-x86_64",), "10.0.0", ("/usr",))
+OTHER = OsRelease("fedora", "40", "Fedora 40", "")
+
+
+def test_checkpoints_are_had_where_debian_gives_what_the_host_lacks() -> None:
+    assert examples.plan(examples.spec(**CHECKPOINTS)).machine.checkpoints
+    assert not examples.plan().machine.checkpoints
+
+
+def test_checkpoints_are_had_where_the_host_is_new_enough() -> None:
+    facts = examples.facts(os_release=OTHER, qemu=NEW_QEMU, virtiofsd=examples.RUST_VIRTIOFSD)
+    plan = examples.plan(examples.spec(**CHECKPOINTS), facts)
+    assert plan.machine.checkpoints and plan.machine.transport == "virtiofs"
+
+
+@pytest.mark.parametrize(
+    ("qemu", "daemon", "named"),
+    [
+        (examples.QEMU, examples.RUST_VIRTIOFSD, "QEMU 10.0 or later .this machine has 7.2.22"),
+        (NEW_QEMU, examples.OLD_RUST_VIRTIOFSD, "virtiofsd 1.13 or later .this machine has 1.10"),
+        (NEW_QEMU, examples.C_VIRTIOFSD, "Rust's virtiofsd 1.13"),
+        (NEW_QEMU, None, "this machine has none"),
+        (None, None, "QEMU 10.0 .* and Rust's virtiofsd"),
+    ],
+)
+def test_checkpoints_are_refused_where_they_cannot_be_had(
+    qemu: Program | None, daemon: Virtiofsd | None, named: str
+) -> None:
+    facts = examples.facts(os_release=OTHER, qemu=qemu, virtiofsd=daemon)
+    with pytest.raises(PlanError, match=named) as caught:
+        examples.plan(examples.spec(**CHECKPOINTS), facts)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("machine", [{"carrier": "vsock"}, {"filesystem": "9p"}])
+def test_checkpoints_are_refused_with_devices_that_cannot_be_saved(machine: Any) -> None:
+    wanted = examples.spec(machine={"checkpoints": True, **machine})
+    with pytest.raises(PlanError, match="cannot be saved"):
+        examples.plan(wanted)
 
 
 def test_virtiofs_is_what_auto_means() -> None:

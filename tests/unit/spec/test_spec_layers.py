@@ -142,6 +142,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_COLD": "1",
         "CORRAL_P9_CACHE": "loose",
         "CORRAL_P9_MSIZE": "64k",
+        "CORRAL_CHECKPOINTS": "true",
         "CORRAL_READ_ONLY": "yes",
         "CORRAL_MASK": ".env,*.key",
         "CORRAL_UNPROTECT": ".git/config",
@@ -159,7 +160,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         assert variable in VARIABLES
     spec = user.spec()
     assert spec.machine.kernel == str(kernel) and spec.machine.cold
-    assert spec.machine.p9_msize == 65536
+    assert spec.machine.p9_msize == 65536 and spec.machine.checkpoints
     assert spec.workspace.read_only and spec.workspace.unprotect == (".git/config",)
     assert spec.workspace.mask == (".env", "*.key")
     assert spec.shares[0].writable

@@ -27,6 +27,7 @@ LISTEN_FD, EXPORT_FILTER_FD = 10, 11
 KERNEL_FILE, INITRD_FILE = "/machine/kernel", "/machine/initrd"
 PORT_NAME = "corral"  # corral_guest.carrier
 VSOCK_SOCKETS = "/sockets"
+_TRANSLATES = (1, 13)  # the oldest virtiofsd whose --translate-uid is tested; it came with 1.12
 _DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # QEMU's machine and the kernel's name of its first serial port. Only x86_64 has been tried.
@@ -175,10 +176,14 @@ def programs(*used: Program) -> tuple[Step, ...]:
 
 
 def file_server(
-    export: Export, daemon: Virtiofsd, bwrap: Program, empty_file: str
+    export: Export, daemon: Virtiofsd, bwrap: Program, empty_file: str, *, root: bool = False
 ) -> tuple[str, ...]:
-    """argv of virtiofsd inside bubblewrap; it accepts QEMU on LISTEN_FD."""
+    """argv of virtiofsd inside bubblewrap; it accepts QEMU on LISTEN_FD.
+
+    root: the user is the host's root.
+    """
     tree = (*programs(daemon.program), Folder("/var/run"), *resolved(export.tree, empty_file))
+    uid = export.uid
     match daemon.dialect:
         case "c":
             command = [
@@ -187,11 +192,15 @@ def file_server(
                 *(("-o", "announce_submounts") if export.submounts else ()),
             ]
         case "rust":
+            ids: tuple[str, ...]
+            if root and parse_version(daemon.program.version) >= _TRANSLATES:
+                uid, ids = 0, _translated(export.uid)
+            else:
+                # Its own namespaces inside ours, with the same one id; chroot mode wants id 0.
+                ids = (f"--uid-map=:{uid}:{uid}:1:", f"--gid-map=:{uid}:{uid}:1:")
             command = [
                 *(f"--fd={LISTEN_FD}", f"--shared-dir={EXPORT}", "--sandbox=namespace"),
-                # Its own namespaces inside ours, with the same one id; chroot mode wants id 0.
-                *(f"--uid-map=:{export.uid}:{export.uid}:1:",),
-                *(f"--gid-map=:{export.uid}:{export.uid}:1:",),
+                *ids,
                 *(f"--cache={export.cache}", "--thread-pool-size=1"),
                 *_rust_submounts(export, daemon),
             ]
@@ -201,9 +210,28 @@ def file_server(
         bwrap.argv,
         tree,
         (*daemon.program.argv, *command),
-        uid=export.uid,
+        uid=uid,
         seccomp_fd=EXPORT_FILTER_FD,
         all_capabilities=True,
+    )
+
+
+def _translated(uid: int) -> tuple[str, ...]:
+    """The guest's `uid` is id 0 of the namespace, the only one there is; every other is refused.
+
+    For the host's root bubblewrap covers parts of /proc, and the kernel then lets a user namespace
+    inside mount none (mount_too_revealing in fs/namespace.c): virtiofsd, which makes one unless it
+    is id 0, could not start.
+    """
+    above = (1 << 32) - 1 - (uid + 1)
+    return tuple(
+        f"--translate-{kind}={rule}"
+        for kind in ("uid", "gid")
+        for rule in (
+            f"map:{uid}:0:1",
+            f"forbid-guest:0:{uid}",
+            f"forbid-guest:{uid + 1}:{above}",
+        )
     )
 
 
