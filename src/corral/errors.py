@@ -16,10 +16,18 @@
     ├── SandboxError               the sandbox failed as a whole
     │   ├── BootError              the guest did not come up (panic, hang, missing module)
     │   └── SandboxGoneError       it ended while something was still running in it
-    └── ExecError                  the command could not be run
-        ├── CommandNotFoundError   exit status 127
-        ├── NotExecutableError     exit status 126
-        └── ExecTimeoutError       exit status 124
+    ├── ExecError                  the command could not be run
+    │   ├── CommandNotFoundError   exit status 127
+    │   ├── NotExecutableError     exit status 126
+    │   ├── ExecTimeoutError       exit status 124
+    │   └── CommandFailedError     it ran, failed, and was not to (exit status 1)
+    ├── FileError                  a file of the sandbox, or one to copy, could not be used
+    │   ├── FileMissingError       there is none
+    │   ├── FileDeniedError        it may not be read or written
+    │   ├── FileExistsHereError    there is one already
+    │   ├── IsFolderError          it is a folder
+    │   └── NotFolderError         it is none
+    └── UnsafeArchiveError         what a sandbox sent as its files would be unsafe here
 
 A message says what happened and, where it helps, what was tried; `hint` says what to do next.
 Only the CLI prints and exits.
@@ -135,3 +143,58 @@ class ExecTimeoutError(ExecError):
     """The command ran longer than its time limit and was ended."""
 
     exit_status = 124
+
+
+class CommandFailedError(ExecError):
+    """A command that was to succeed ended with another status.
+
+    status: its exit status. stdout, stderr: what it wrote.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self, message: str, *, status: int, stdout: bytes, stderr: bytes, detail: str | None = None
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class FileError(CorralError):
+    """A file could not be read, written, listed or copied.
+
+    number: the errno, 0 when there is none. path: which file. The message says on which side.
+    """
+
+    def __init__(
+        self, message: str, *, number: int = 0, path: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.number = number
+        self.path = path
+
+
+class FileMissingError(FileError):
+    """There is no such file or folder."""
+
+
+class FileDeniedError(FileError):
+    """The file may not be read or written, or lies where nothing can be written."""
+
+
+class FileExistsHereError(FileError):
+    """There is such a file or folder already."""
+
+
+class IsFolderError(FileError):
+    """A folder, where a file is needed."""
+
+
+class NotFolderError(FileError):
+    """No folder, where one is needed."""
+
+
+class UnsafeArchiveError(CorralError):
+    """Files from a sandbox that would do harm here: nothing of them was put in place."""

@@ -12,7 +12,8 @@ command's working folder.
     stat PATH [nofollow]          one such line
     mkdir PATH MODE [parents]     MODE in octal digits
     remove PATH [recursive]
-    pack PATH NAME                an archive (see tar.py) of PATH, which is called NAME in it
+    pack PATH NAME [follow]       an archive (see tar.py) of PATH, which is called NAME in it;
+                                  follow: what a link leads to, if PATH is one
     unpack FOLDER                 an archive from standard input into a folder that is there
 
 The status says how it went: DONE; FAILED with the errno and what it was about as one JSON line on
@@ -183,9 +184,11 @@ def _remove_tree(path: bytes) -> None:
         os.rmdir(folder)
 
 
-def pack(path: bytes, name: bytes) -> None:
+def pack(path: bytes, name: bytes, follow: bytes = b"") -> None:
     """An archive of one file, link or folder with all that is in it."""
     left_out: list[bytes] = []
+    if follow:
+        path = os.path.realpath(path, strict=True)
     pending = [(path, name)]
     while pending:
         path, name = pending.pop()
