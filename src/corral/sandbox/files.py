@@ -10,7 +10,15 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, ParamSpec, Protocol, TypeVar
@@ -129,7 +137,7 @@ class Files:
                     )
         return bytes(content)
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str) -> AsyncGenerator[bytes, None]:
         """The content of a file of any size, in pieces of at most 256 KiB.
 
         That it is complete is known when the iteration has ended without an error.
@@ -227,7 +235,7 @@ class Files:
 
     async def pack(
         self, path: str, *, name: str | None = None, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """A tar archive of a file or folder, in pieces; name: what it is called in it.
 
         The archive was checked as `download` does. Raises UnsafeArchiveError, FileError.
@@ -406,8 +414,8 @@ async def _pieces(content: Content) -> AsyncIterator[Data]:
             yield piece
     else:
         pieces = iter(content)
-        while (piece := await _in_thread(_next, pieces)) is not None:
-            yield piece
+        while (further := await _in_thread(_next, pieces)) is not None:
+            yield further
 
 
 def _next(pieces: Iterator[Data]) -> Data | None:
