@@ -10,7 +10,7 @@ import json
 import os
 import socket
 
-from . import boot, jail, linux
+from . import boot, disk, jail, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,11 +51,16 @@ class Agent:
         mount_share(events, self._setup["export"], f"{self.home}/export")
         for part in self._setup["parts"]:
             os.stat(f"{self.home}/export{part}/.")  # a submount appears when it is visited
-        layers = f"{self.home}/layers"
-        os.mkdir(layers)
-        linux.mount("tmpfs", layers, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
+        own = f"{self.home}/own"
+        os.mkdir(own)
+        linux.mount("tmpfs", own, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
+        os.mkdir(f"{own}/files")
+        for path, text, mode in self._setup["files"]:
+            self._put(f"{own}/files", path, text, mode)
+        self._put(f"{own}/files", "/etc/machine-id", self._setup["machine_id"] + "\n", 0o444)
+        layers = disk.layers(events, self.number) if self._setup["disk"] else own
         for folder in ("upper", "work"):
-            os.mkdir(f"{layers}/{folder}")
+            os.makedirs(f"{layers}/{folder}", 0o755, exist_ok=True)
         os.chown(f"{layers}/upper", NOBODY, NOBODY)
         os.mkdir(f"{self.home}/root")
         linux.mount(
@@ -63,17 +68,22 @@ class Agent:
             f"{self.home}/root",
             "overlay",
             linux.MS_NODEV | linux.MS_NOSUID,
-            f"lowerdir={TOOLBOX},upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
+            f"lowerdir={own}/files:{TOOLBOX},"
+            f"upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
         )
-        for path, text, mode in self._setup["files"]:
-            self._put(path, text, mode)
-        self._put("/etc/machine-id", self._setup["machine_id"] + "\n", 0o444)
 
-    def _put(self, path: str, text: str, mode: int) -> None:
-        target = f"{self.home}/root{path}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        if os.path.lexists(target):
-            os.unlink(target)
+    def _put(self, layer: str, path: str, text: str, mode: int) -> None:
+        """A file of corral's own, in a layer between the toolbox and what programs change.
+
+        Never written through the agent's tree, to which a disk may bring links of the agent's.
+        """
+        folder = layer
+        for part in path.split("/")[1:-1]:
+            folder += "/" + part
+            if not os.path.isdir(folder):
+                os.mkdir(folder)
+                os.chown(folder, NOBODY, NOBODY)
+        target = layer + path
         with open(target, "w") as file:
             file.write(text)
         os.chown(target, NOBODY, NOBODY)

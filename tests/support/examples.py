@@ -39,6 +39,7 @@ RUST_VIRTIOFSD = Virtiofsd(
     "rust",
 )
 OLD_RUST_VIRTIOFSD = Virtiofsd(Program(("/usr/libexec/virtiofsd",), "1.10.0", ("/usr",)), "rust")
+MKE2FS = Program(("/usr/sbin/mke2fs",), "", ("/usr",))
 VHOST_DEVICE_VSOCK = Program(("/usr/bin/vhost-device-vsock",), "0.3.0", ("/usr",))
 
 
@@ -91,6 +92,7 @@ def facts(**changes: Any) -> Facts:
         memory=8 * GIB,
         os_release=OsRelease("debian", "12", "Debian 12", "bookworm"),
         apparmor=AppArmor(False, False, False),
+        mke2fs=MKE2FS,
     )
     return msgspec.structs.replace(measured, **changes)
 

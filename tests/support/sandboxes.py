@@ -29,12 +29,16 @@ class Result:
 
 
 def plan_for(
-    folder: Path, overrides: Mapping[str, object] | None = None, *, force: bool = False
+    folder: Path,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    force: bool = False,
+    kept: bool = False,
 ) -> tuple[Plan, Parts]:
     """The plan and parts of a sandbox on `folder`, with a small machine unless told otherwise."""
     spec = load_spec(folder, {**DEFAULTS, **(overrides or {})}, os.environ, force=force)
     facts = measure()
-    plan = make_plan(spec, facts, os.environ)
+    plan = make_plan(spec, facts, os.environ, kept=kept)
     return plan, prepare(plan, facts, silent)
 
 
@@ -49,6 +53,14 @@ async def sandbox_on(
     """A running sandbox on `folder`."""
     plan, parts = plan_for(folder, overrides)
     async with start(plan, parts, report, console_echo=console_echo) as sandbox:
+        yield sandbox
+
+
+@contextlib.asynccontextmanager
+async def with_disk(project: Path, file: Path, size: str = "1GiB") -> AsyncIterator[Sandbox]:
+    """A sandbox on a project with a disk in a file."""
+    plan, parts = plan_for(project, {"machine.disk": size, "run.user": "root"}, kept=True)
+    async with start(plan, parts, silent, disk=file) as sandbox:
         yield sandbox
 
 

@@ -24,6 +24,13 @@ KEYS = {
     "cold": "machine.cold",
     "p9_cache": "machine.p9_cache",
     "p9_msize": "machine.p9_msize",
+    "disk": "machine.disk",
+    "limit_memory": "limits.memory",
+    "limit_cpu": "limits.cpu",
+    "limit_pids": "limits.pids",
+    "limit_io_weight": "limits.io_weight",
+    "limit_io_read": "limits.io_read",
+    "limit_io_write": "limits.io_write",
     "checkpoints": "machine.checkpoints",
     "read_only": "workspace.read_only",
     "mask": "workspace.mask",
@@ -154,6 +161,18 @@ _SANDBOX = (
         default=None,
         help="Let it be checkpointed and forked; needs QEMU 10 and virtiofsd 1.13.",
     ),
+    click.option("--limit-memory", metavar="SIZE", help="The most memory of the host it may use."),
+    click.option(
+        "--limit-cpu", metavar="N%", help="The most processor time: 150% is one and a half."
+    ),
+    click.option("--limit-pids", metavar="N", help="The most processes and threads on the host."),
+    click.option(
+        "--limit-io-weight", metavar="N", help="Weight on its disk, 1 to 10000; others: 100."
+    ),
+    click.option(
+        "--limit-io-read", metavar="SIZE", help="The most bytes a second read from its disk."
+    ),
+    click.option("--limit-io-write", metavar="SIZE", help="The most bytes a second written there."),
     click.option("--force", is_flag=True, help="Allow a workspace such as / or your home."),
     click.option("--yes", is_flag=True, help="Install missing packages without asking."),
     click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines."),
@@ -186,6 +205,13 @@ _STREAMS = (
 def sandbox_options(function: F) -> F:
     """What a new sandbox gets, for `run` and `up`; `wanted` reads their parameters."""
     return _all(_SANDBOX, function)
+
+
+def disk_option(function: F) -> F:
+    """`--disk`, for `up`: what keeps nothing has none."""
+    return click.option(
+        "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
+    )(function)
 
 
 def stream_options(function: F) -> F:

@@ -25,6 +25,11 @@ itself failed; 126 when the command cannot be executed; 127 when it is not found
 """
 
 
+def _refuse_disk(_ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError("--disk is for `corral up`: a run keeps nothing that it writes.")
+
+
 @click.command(
     "run",
     context_settings={"allow_interspersed_args": False},
@@ -36,6 +41,9 @@ itself failed; 126 when the command cannot be executed; 127 when it is not found
 @click.option("--timeout", metavar="TIME", help="End CMD after this time: 30s, 5m, 1h30m.")
 @click.option("--name", metavar="NAME", help="The sandbox's name; default: the folder's.")
 @sandbox_options
+@click.option(
+    "--disk", hidden=True, expose_value=False, callback=_refuse_disk, help="Refused: see `up`."
+)
 def command(cmd: tuple[str, ...], terminal: bool | None, stdin: bool, **parameters: Any) -> None:
     """Plan, start, run, exit with the command's status."""
     from . import session

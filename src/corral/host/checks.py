@@ -99,6 +99,16 @@ def check_virtiofsd(facts: Facts, *, can_fetch: bool) -> Check:
     )
 
 
+def check_mke2fs(facts: Facts) -> Check:
+    """What makes the file system of a disk; only `--disk` needs it."""
+    if facts.mke2fs is not None:
+        return Check("disk", "ok", f"made by QEMU and {facts.mke2fs.argv[-1]}")
+    lacking = _missing("mke2fs", facts)
+    return Check(
+        "disk", "warn", "mke2fs is not installed; --disk needs it", lacking.hint, lacking.fix
+    )
+
+
 def check_kernel(readable: str | None, *, can_fetch: bool) -> Check:
     """The guest's kernel. readable: the host's kernel image, where it and its modules are."""
     if readable is not None:
@@ -227,7 +237,7 @@ def check_runtime_dir(configured: str | None, used: str) -> Check:
 
 
 def _missing(program: str, facts: Facts) -> Check:
-    label = {"qemu": "qemu", "bwrap": "bubblewrap", "virtiofsd": "virtiofsd"}[program]
+    label = {"bwrap": "bubblewrap", "mke2fs": "e2fsprogs"}.get(program, program)
     hint = how_to_install((program,), facts.os_release, facts.arch)
     return Check(
         label, "fail", "not installed", hint, Fix("packages", f"install {label}", (program,))

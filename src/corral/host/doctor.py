@@ -38,6 +38,7 @@ def judge(facts: Facts, system: System) -> list[Check]:
         checks.check_user_namespaces(facts),
         checks.check_apparmor(facts, outdated=apparmor.outdated(system)),
         checks.check_virtiofsd(facts, can_fetch=can_fetch),
+        checks.check_mke2fs(facts),
         checks.check_kernel(readable_kernel(system), can_fetch=has_apt),
         checks.check_kvm(facts),
         checks.check_vsock(facts, can_fetch=can_fetch),

@@ -26,6 +26,7 @@ from .programs import (
     Versions,
     Virtiofsd,
     find_bwrap,
+    find_mke2fs,
     find_qemu,
     find_virtiofsd,
     parse_version,
@@ -50,7 +51,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine has. memory: bytes that may be used at all (machine or cgroup).
 
     python: the real interpreter below any virtual environment. cpus: those this process may run
-    on. usr_owner: the uid that /usr belongs to, as seen from here.
+    on. usr_owner: the uid that /usr belongs to, as seen from here. mke2fs: makes file systems of
+    disks; its version does not matter.
     """
 
     arch: str
@@ -67,6 +69,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     os_release: OsRelease
     apparmor: AppArmor
     usr_owner: int = 0
+    mke2fs: Program | None = None
 
     @property
     def own_virtiofsd(self) -> Virtiofsd | None:
@@ -145,6 +148,7 @@ def measure(
         os_release=find_os_release(system),
         apparmor=find_apparmor(system),
         usr_owner=_owner(system.path("/usr")),
+        mke2fs=find_mke2fs(system),
     )
     new.programs = versions.used
     if need.fresh or new != old:

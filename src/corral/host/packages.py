@@ -22,6 +22,7 @@ PROGRAMS = {
     "qemu": Wanted("QEMU", "runs the virtual machine"),
     "bwrap": Wanted("bubblewrap", "confines every process that corral starts on this machine"),
     "virtiofsd": Wanted("virtiofsd", "shares folders with the virtual machine"),
+    "mke2fs": Wanted("mke2fs (e2fsprogs)", "makes the file system of a sandbox's disk"),
 }
 
 # Distribution (os-release ID or ID_LIKE) -> architecture-dependent names are in _by_arch below.
@@ -71,6 +72,8 @@ def packages_for(programs: Iterable[str], release: OsRelease, arch: str) -> tupl
 
 
 def _package(program: str, family: str, release: OsRelease, arch: str) -> str:
+    if program == "mke2fs":
+        return "e2fsprogs"  # everywhere
     first = _FIRST_WITH_VIRTIOFSD.get(release.id)
     version = parse_version(release.version_id)
     if program == "virtiofsd" and first is not None and version and version < first:

@@ -129,6 +129,12 @@ def find_bwrap(system: System, versions: Versions) -> Program | None:
     return found or versions.program(system, system.which("bwrap"))
 
 
+def find_mke2fs(system: System) -> Program | None:
+    """e2fsprogs' maker of ext4; it prints its version like no other, and any will do."""
+    binary = system.which("mke2fs")
+    return Program((binary,), "", binds_of(binary)) if binary else None
+
+
 def find_virtiofsd(system: System, versions: Versions, qemu: Program | None) -> Virtiofsd | None:
     """A virtiofs daemon, the Rust one where both are there.
 

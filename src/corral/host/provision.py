@@ -27,7 +27,12 @@ LOCK_SECONDS = 120  # how long apt waits for another package manager
 
 def missing(facts: Facts, wanted: Sequence[str]) -> tuple[str, ...]:
     """Those of the wanted programs (keys of packages.PROGRAMS) that this machine lacks."""
-    present = {"qemu": facts.qemu, "bwrap": facts.bwrap, "virtiofsd": facts.virtiofsd}
+    present = {
+        "qemu": facts.qemu,
+        "bwrap": facts.bwrap,
+        "virtiofsd": facts.virtiofsd,
+        "mke2fs": facts.mke2fs,
+    }
     return tuple(program for program in wanted if present[program] is None)
 
 

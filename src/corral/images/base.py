@@ -6,6 +6,7 @@
     /usr/bin/bwrap            jails
     /usr/lib/..., /usr/lib64  the shared libraries these need, and their loader
     /modules/NN-name.ko       kernel modules, in load order
+    /modules-later/NN-name.ko those that the supervisor loads when they are wanted
     /corral/init.pyc          what the kernel starts (contents.INIT)
 
 Boot it with `rdinit=/usr/bin/python3 -- -I -S -E /corral/init.pyc`. Not compressed: under TCG,
@@ -59,7 +60,7 @@ def ensure_base_image(kernel: Kernel, python: Path, bwrap: Path, report: Report)
     python: the real base interpreter, not a venv's link. Raises ImageError.
     """
     question = [_FORMAT, str(python), str(bwrap), str(_guest_folder())]
-    question += [str(module) for module in kernel.modules]
+    question += [str(module) for module in (*kernel.modules, "later", *kernel.later)]
     name = hashlib.sha256(msgspec.json.encode(question)).hexdigest()[:24]
     manifest = paths.cache_dir() / "base" / f"{name}.json"
     known = _recall(manifest)

@@ -76,9 +76,11 @@ def collect(
     for target, source in (programs | shared).items():
         entries[target] = file(loadable(read_program(source)), 0o755)
         inputs.append(source)
-    for number, module in enumerate(kernel.modules):
-        entries[f"/modules/{number:02}-{module_name(str(module))}.ko"] = file(read_module(module))
-        inputs.append(module)
+    for place, modules in (("modules", kernel.modules), ("modules-later", kernel.later)):
+        for number, module in enumerate(modules):
+            name = f"{number:02}-{module_name(str(module))}.ko"
+            entries[f"/{place}/{name}"] = file(read_module(module))
+            inputs.append(module)
     return entries, inputs
 
 

@@ -22,23 +22,31 @@ from .watched import FileState, state
 
 # kernel_sources is imported when there is no answer in the cache: a warm start needs none of it
 
-_FORMAT = 1  # raise it when what is cached changes its meaning
+_FORMAT = 2  # raise it when what is cached changes its meaning
 
 
 class _Record(msgspec.Struct, frozen=True):
     image: str
     release: str
     modules: list[str]
+    later: list[str]
     origin: str
     files: list[FileState]
 
 
-def ensure_kernel(*, wanted: Path | None, modules: tuple[str, ...], report: Report) -> Kernel:
+def ensure_kernel(
+    *,
+    wanted: Path | None,
+    modules: tuple[str, ...],
+    later: tuple[str, ...] = (),
+    report: Report,
+) -> Kernel:
     """A kernel with these modules, from `wanted` if given, else the best that can be had.
 
+    later: modules for what not every guest wants; those that the kernel lacks are left out.
     Raises ImageError (no such kernel, or it lacks a module: named) or FetchError.
     """
-    record = _record_path(wanted, modules)
+    record = _record_path(wanted, modules, later)
     known = _recall(record)
     if known is not None:
         return known
@@ -54,14 +62,14 @@ def ensure_kernel(*, wanted: Path | None, modules: tuple[str, ...], report: Repo
         from . import kernel_sources
 
         found = kernel_sources.find(wanted, modules, report)
-        kernel, files = kernel_sources.prepare(found, modules, report)
+        kernel, files = kernel_sources.prepare(found, modules, later, report)
         _remember(record, kernel, files)
     return kernel
 
 
-def _record_path(wanted: Path | None, modules: tuple[str, ...]) -> Path:
+def _record_path(wanted: Path | None, modules: tuple[str, ...], later: tuple[str, ...]) -> Path:
     name = str(wanted.absolute()) if wanted else None
-    question = msgspec.json.encode([_FORMAT, name, list(modules), os.uname().release])
+    question = msgspec.json.encode([_FORMAT, name, list(modules), list(later), os.uname().release])
     key = hashlib.sha256(question).hexdigest()[:24]
     return paths.cache_dir() / "kernels" / f"{key}.json"
 
@@ -75,7 +83,8 @@ def _recall(record: Path) -> Kernel | None:
     except (OSError, msgspec.DecodeError):
         return None
     modules = tuple(Path(module) for module in known.modules)
-    return Kernel(Path(known.image), known.release, modules, known.origin)
+    later = tuple(Path(module) for module in known.later)
+    return Kernel(Path(known.image), known.release, modules, known.origin, later)
 
 
 def _remember(record: Path, kernel: Kernel, files: list[Path]) -> None:
@@ -83,6 +92,7 @@ def _remember(record: Path, kernel: Kernel, files: list[Path]) -> None:
         image=str(kernel.image),
         release=kernel.release,
         modules=[str(module) for module in kernel.modules],
+        later=[str(module) for module in kernel.later],
         origin=kernel.origin,
         files=[state(file) for file in files],
     )

@@ -92,13 +92,16 @@ def on_host(root: Path, version: str) -> Iterator[FoundKernel]:
 
 
 def prepare(
-    found: FoundKernel, modules: tuple[str, ...], report: Report
+    found: FoundKernel, modules: tuple[str, ...], later: tuple[str, ...], report: Report
 ) -> tuple[Kernel, list[Path]]:
     """The kernel as it is booted, and the files on which it depends."""
-    order = load_order(read_tree(found.modules), modules)
+    tree = read_tree(found.modules)
+    order = load_order(tree, modules)
+    there = tuple(name for name in later if name in tree.files)
+    further = tuple(path for path in load_order(tree, there) if path not in order)
     image = _bootable(found.image, report)
-    kernel = Kernel(image, found.release, order, found.origin)
-    return kernel, [image, found.image, *order, found.modules / "modules.builtin"]
+    kernel = Kernel(image, found.release, order, found.origin, further)
+    return kernel, [image, found.image, *order, *further, found.modules / "modules.builtin"]
 
 
 def _bootable(image: Path, report: Report) -> Path:

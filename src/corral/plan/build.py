@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..errors import PlanError
 from ..host.facts import Facts
 from ..host.layout import Layout
+from ..host.packages import how_to_install, missing_sentence
 from ..host.programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, Program
 from ..spec import Spec
 from . import guest, trees
@@ -18,6 +19,8 @@ CARRIER_MODULES = {
     "serial": ("virtio_console",),
     "vsock": ("virtio_console", "vmw_vsock_virtio_transport"),
 }
+# For a disk only. ext4 wants the checksum crc32c, in some kernels a module of its own.
+DISK_MODULES = ("virtio_blk", "crc32c_generic", "ext4")
 VIRTIOFS_MODULES = ("virtiofs",)
 NINE_P_MODULES = ("9p", "9pnet_virtio")
 # Exports, vsock, and one to spare: each costs some 40 ms of an emulated boot.
@@ -54,6 +57,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
             "tree": guest.jail_tree(spec, layout, identity),
             "files": guest.etc_files(spec, facts, identity),
             "limits": [],
+            "disk": bool(spec.machine.disk),
         },
         environment=tuple(guest.environment(spec, facts, identity, dict(environ))),
         workdir=spec.run.workdir or spec.workspace.path,
@@ -64,11 +68,13 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
         name=spec.name,
         machine=machine,
         modules=(*MODULES, *CARRIER_MODULES[machine.carrier], *files),
+        later_modules=DISK_MODULES,
         toolbox=toolbox,
         agents=(agent,),
         setup={"hostname": spec.name, "toolbox": _mount(toolbox.tag, machine)},
         kernel=spec.machine.kernel,
         notes=spec.warnings,
+        disk=_disk(spec, facts),
     )
 
 
@@ -98,6 +104,15 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         cold=wanted.cold,
         checkpoints=_checkpoints(spec, facts),
     )
+
+
+def _disk(spec: Spec, facts: Facts) -> int:
+    if spec.machine.disk and facts.mke2fs is None:
+        raise PlanError(
+            f"a disk (--disk) cannot be made: {missing_sentence(('mke2fs',))}",
+            hint=how_to_install(("mke2fs",), facts.os_release, facts.arch),
+        )
+    return spec.machine.disk
 
 
 def _arch(facts: Facts) -> Arch:

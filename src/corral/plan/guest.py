@@ -86,18 +86,22 @@ def _quoted(value: str) -> str:
 
 
 def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str]]:
-    """The jail's file system as bwrap options, parents before children."""
+    """The jail's file system as bwrap options, parents before children.
+
+    The home and /var/tmp are folders of the system's tree where that is kept on a disk.
+    """
+    kept = "--dir" if spec.machine.disk else "--tmpfs"
     steps = [
         ["--bind", ROOT, "/"],
         ["--proc", "/proc"],
         ["--dev", "/dev"],
         ["--perms", "1777", "--tmpfs", "/tmp"],  # noqa: S108 - the jail's own
-        ["--perms", "1777", "--tmpfs", "/var/tmp"],  # noqa: S108
+        ["--perms", "1777", kept, "/var/tmp"],  # noqa: S108
         ["--perms", "1777", "--tmpfs", "/dev/shm"],  # noqa: S108
         ["--perms", "0755", "--tmpfs", "/run"],
     ]
     if identity.home != "/":  # where it is, as for users of containers, it must hide nothing
-        steps.append(["--perms", "0700", "--tmpfs", identity.home])
+        steps.append(["--perms", "0700", kept, identity.home])
     parts = [(path, "--bind", EXPORT) for path in trees.writable_parts(spec, layout)]
     parts += [(target, "--ro-bind", TOOLBOX) for _source, target in trees.read_only_parts(spec)]
     parts.sort(key=lambda part: part[0].count("/"))

@@ -71,14 +71,17 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox. modules: guest kernel modules wanted, by name. setup: the guest's first message
-    without the clock. notes: what the user should know."""
+    """One sandbox. modules: guest kernel modules wanted, by name. later_modules: those loaded
+    when asked for. disk: bytes of the disk that keeps what is written to the system; 0: none.
+    setup: the guest's first message. notes: what the user should know."""
 
     name: str
     machine: Machine
     modules: tuple[str, ...]
+    later_modules: tuple[str, ...]
     toolbox: Export
     agents: tuple[Agent, ...]
     setup: dict[str, object]
     kernel: str | None
     notes: tuple[str, ...]
+    disk: int = 0

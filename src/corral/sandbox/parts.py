@@ -39,7 +39,9 @@ def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
             hint=facts.user_namespaces.hint,
         )
     wanted = Path(plan.kernel) if plan.kernel else None
-    kernel = ensure_kernel(wanted=wanted, modules=plan.modules, report=report)
+    kernel = ensure_kernel(
+        wanted=wanted, modules=plan.modules, later=plan.later_modules, report=report
+    )
     base = ensure_base_image(kernel, facts.python, Path(bwrap.argv[0]), report)
     if plan.machine.checkpoints:
         facts = _with_checkpoints(facts, report)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from ..events import Report
 from ..host import Facts, layout, measure
 from ..paths import program_files
@@ -24,8 +26,14 @@ def host_facts(report: Report, *, assume_yes: bool = False) -> Facts:
     return found
 
 
-def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str]) -> Plan:
-    """Survey the workspace and plan. Raises PlanError, HostError."""
+def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: bool = False) -> Plan:
+    """Survey the workspace and plan. Raises PlanError, HostError.
+
+    kept: this sandbox has a place for its disk (`start` is given a file for it); in others, which
+    end with what they wrote, machine.disk has no meaning.
+    """
+    if not kept:
+        spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, disk=0))
     found = layout.survey(
         spec.workspace.path,
         unprotect=spec.workspace.unprotect,

@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import TypeVar
 
 from corral_guest import proof
@@ -34,6 +35,7 @@ from ..plan import Export, Plan
 from ..proc import Helpers, crash_point
 from ..templates import Template, mark_broken
 from .descriptors import connect, memfd
+from .disk import Disk, opened
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
 from .machine import LAST_WORDS, SETTLING, Machine
 from .parts import Parts
@@ -60,11 +62,13 @@ async def start(
     console_echo: int | None = None,
     keep: bool = False,
     boot_timeout: float | None = None,
+    disk: Path | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
     console_echo: a descriptor that gets the guest's console, too. keep: keep the run folder, with
-    all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. Raises BootError,
+    all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. disk: the file of
+    the sandbox's disk, made if there is none; only where the plan has one. Raises BootError,
     HostError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
@@ -80,10 +84,14 @@ async def start(
             Helpers.start(facts.bwrap.argv, root=facts.user.uid == 0, run_folder=remove) as helpers,
             contextlib.AsyncExitStack() as stack,
         ):
+            plugged = None
+            if disk is not None and plan.disk:
+                ours = opened(disk, plan.disk, facts, helpers, report)
+                plugged = await stack.enter_async_context(ours)
 
             def starter() -> _Start:
                 machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
-                return _Start(machine, report, keep=keep)
+                return _Start(machine, plugged, report, keep=keep)
 
             started = starter()
             try:
@@ -119,8 +127,9 @@ def _give_up(template: Template, error: CorralError, report: Report) -> None:
 class _Start:
     """A machine while it becomes a sandbox, and when it ends."""
 
-    def __init__(self, machine: Machine, report: Report, *, keep: bool) -> None:
+    def __init__(self, machine: Machine, disk: Disk | None, report: Report, *, keep: bool) -> None:
         self._machine = machine
+        self._disk = disk
         self._plan = machine.plan
         self._parts = machine.parts
         self._report = report
@@ -160,6 +169,8 @@ class _Start:
             )
             client.close()
             crash_point("file-server-plugged")
+        if self._disk is not None:
+            await machine.why_gone.guard(self._disk.plug(machine.monitor))
         channel = await machine.serial_channel(stack)
         self._waiting_for = "the guest to say that it is ready"
         if template is None:

@@ -16,6 +16,7 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     machine.kernel       path                 run.workdir          path in the guest
     machine.p9_cache     none|loose|...       run.env              list of NAME=VALUE or NAME
     machine.p9_msize     int or text          run.pass_env         list of NAME
+    machine.disk         int or text          limits.*             int or text
     machine.checkpoints  bool                 run.timeout          number (seconds) or text
     run.image            host                 run.tools            list of paths
     name                 text

@@ -57,6 +57,16 @@ class MachineTable(_Table, frozen=True, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    disk: (
+        Annotated[
+            int | str,
+            Meta(
+                description="A disk for what `corral up` keeps, 64MiB to 10TiB; default: none.",
+                examples=["20GiB"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     accel: (
         Annotated[
             Accel, Meta(description="auto measures whether KVM works, and uses TCG otherwise.")
@@ -177,6 +187,56 @@ class RunTable(_Table, frozen=True, kw_only=True):
     ) = UNSET
 
 
+class LimitsTable(_Table, frozen=True, kw_only=True):
+    """What a sandbox may use of the host, all its processes together (cgroup v2)."""
+
+    memory: (
+        Annotated[
+            int | str,
+            Meta(description="Memory, 256MiB to 1024GiB.", examples=["6GiB"]),
+        ]
+        | UnsetType
+    ) = UNSET
+    cpu: (
+        Annotated[
+            int | str,
+            Meta(description="Processor time, in percent of one processor.", examples=["150%"]),
+        ]
+        | UnsetType
+    ) = UNSET
+    pids: (
+        Annotated[
+            int | str,
+            Meta(description="Processes and threads.", examples=[500]),
+        ]
+        | UnsetType
+    ) = UNSET
+    io_weight: (
+        Annotated[
+            int | str,
+            Meta(
+                description="Weight against others on the same disk, 1 to 10000; theirs is 100.",
+                examples=[50],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    io_read: (
+        Annotated[
+            int | str,
+            Meta(description="Bytes a second read from the workspace's disk.", examples=["50MiB"]),
+        ]
+        | UnsetType
+    ) = UNSET
+    io_write: (
+        Annotated[
+            int | str,
+            Meta(description="Bytes a second written to the workspace's disk.", examples=["50MiB"]),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class ConfigTable(_Table, frozen=True, kw_only=True):
     """corral.toml, and config.toml in your configuration folder."""
 
@@ -186,6 +246,7 @@ class ConfigTable(_Table, frozen=True, kw_only=True):
         Annotated[list[ShareTable], Meta(description="Further folders of the host.")] | UnsetType
     ) = UNSET
     run: RunTable | UnsetType = UNSET
+    limits: LimitsTable | UnsetType = UNSET
 
 
 TABLES: dict[str, type[_Table]] = {
@@ -193,11 +254,15 @@ TABLES: dict[str, type[_Table]] = {
     "workspace": WorkspaceTable,
     "share": ShareTable,
     "run": RunTable,
+    "limits": LimitsTable,
 }
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    """The virtual machine. memory, p9_msize: bytes. kernel: absolute path or None."""
+    """The virtual machine.
+
+    memory, p9_msize and disk (0: none): bytes. kernel: absolute path or None.
+    """
 
     cpus: int
     memory: int
@@ -209,6 +274,27 @@ class Machine(Struct, frozen=True, kw_only=True):
     p9_msize: int
     cold: bool = False
     checkpoints: bool = False
+    disk: int = 0
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a sandbox may use of the host; None: no limit of its own.
+
+    memory: bytes. cpu: percent of one processor. pids: processes and threads. io_weight: 1 to
+    10000. io_read, io_write: bytes a second.
+    """
+
+    memory: int | None = None
+    cpu: int | None = None
+    pids: int | None = None
+    io_weight: int | None = None
+    io_read: int | None = None
+    io_write: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self != Limits()
 
 
 class Workspace(Struct, frozen=True, kw_only=True):
@@ -259,4 +345,5 @@ class Spec(Struct, frozen=True, kw_only=True):
     shares: tuple[Share, ...]
     run: Run
     name: str
+    limits: Limits = Limits()
     warnings: tuple[str, ...] = ()

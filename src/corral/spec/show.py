@@ -105,7 +105,8 @@ def _plain(key: str, value: object) -> object:
         return {"source": value.source, "target": value.target, "writable": value.writable}
     if isinstance(value, (bool, str)):
         return value
-    return value if key == "machine.cpus" else SETTINGS[key].show(value)
+    plain = ("machine.cpus", "limits.pids", "limits.io_weight")
+    return value if key in plain else SETTINGS[key].show(value)
 
 
 def _literal(value: object) -> str:

@@ -21,11 +21,16 @@ MIN_MEMORY = 64 * MIB
 MAX_MEMORY = 1024 * GIB
 MIN_CPUS = 1
 MAX_CPUS = 128
-MIN_DISK = 1 * MIB
+MIN_DISK = 64 * MIB  # ext4 with a journal
 MAX_DISK = 10 * TIB
 MIN_MSIZE = 4 * KIB
 MAX_MSIZE = 16 * MIB
 MAX_DURATION = 365 * 86400.0
+MIN_LIMIT_MEMORY = 256 * MIB  # QEMU, the file servers and the smallest guest
+MIN_RATE, MAX_RATE = 64 * KIB, TIB  # bytes a second
+MIN_CPU_PERCENT, MAX_CPU_PERCENT = 1, 100 * 1024
+MIN_PIDS, MAX_PIDS = 32, 1 << 22  # QEMU and two file servers have some twenty threads
+MIN_WEIGHT, MAX_WEIGHT = 1, 10_000  # io.weight in the kernel's cgroup-v2.rst
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)\s*([a-z]*)")
 _SIZE_UNITS = {
@@ -51,13 +56,57 @@ def parse_memory(value: object) -> int:
 
 
 def parse_disk(value: object) -> int:
-    """Bytes of a disk, 1 MiB to 10 TiB, rounded down to whole MiB; an int is bytes."""
+    """Bytes of a disk, 64 MiB to 10 TiB, rounded down to whole MiB; an int is bytes. 0: none."""
+    if value == 0 or (isinstance(value, str) and value.strip().lower() in ("0", "none")):
+        return 0
     return _size(value, "a disk", MIN_DISK, MAX_DISK, example="20GiB") // MIB * MIB
 
 
 def parse_msize(value: object) -> int:
     """Bytes of a 9p message, 4 KiB to 16 MiB; an int is bytes. The kernel may use less."""
     return _size(value, "a 9p message", MIN_MSIZE, MAX_MSIZE, example="512KiB")
+
+
+def parse_limit_memory(value: object) -> int:
+    """Bytes of the host's memory, 256 MiB to 1024 GiB, rounded down to whole MiB."""
+    size = _size(value, "memory", MIN_LIMIT_MEMORY, MAX_MEMORY, example="6GiB")
+    return size // MIB * MIB
+
+
+def parse_rate(value: object) -> int:
+    """Bytes a second, 64 KiB to 1 TiB: `50MiB`, `"50MiB/s"`; an int is bytes."""
+    if isinstance(value, str):
+        value = value.strip().removesuffix("/s")
+    return _size(value, "a rate", MIN_RATE, MAX_RATE, example="50MiB")
+
+
+def parse_percent(value: object) -> int:
+    """Percent of one processor's time, 1 to 102400: `150%`, `"150"` or 150."""
+    text = value.strip().removesuffix("%").rstrip() if isinstance(value, str) else value
+    return _count(text, value, MIN_CPU_PERCENT, MAX_CPU_PERCENT, "a share of processors", "150%")
+
+
+def parse_pids(value: object) -> int:
+    """A number of processes and threads, 32 to 4194304."""
+    return _count(value, value, MIN_PIDS, MAX_PIDS, "a number of processes", "500")
+
+
+def parse_weight(value: object) -> int:
+    """A weight among groups that use the same disk, 1 to 10000; 100 is everybody's."""
+    return _count(value, value, MIN_WEIGHT, MAX_WEIGHT, "a weight", "50")
+
+
+def _count(text: object, value: object, low: int, high: int, what: str, example: str) -> int:
+    count: int | None = None
+    if isinstance(text, int) and not isinstance(text, bool):
+        count = text
+    elif isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        count = int(text)
+    if count is None:
+        raise ConfigError(f"{_shown(value)} is not {what}.", hint=f"Write it like {example}.")
+    if not low <= count <= high:
+        raise ConfigError(f"{_shown(value)} is out of range: {low} to {high} is possible.")
+    return count
 
 
 def parse_cpus(value: object) -> int:

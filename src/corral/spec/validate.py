@@ -21,6 +21,7 @@ from .model import (
     Carrier,
     Filesystem,
     Image,
+    Limits,
     Machine,
     P9Cache,
     Run,
@@ -114,6 +115,7 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
             tools=tools,
             image=cast("Image", scalar(merged, "run.image")),
         ),
+        limits=_limits(merged),
         name=cast("str | None", scalar(merged, "name")) or default_name(place.workspace),
         warnings=tuple(warnings),
     )
@@ -318,6 +320,16 @@ def _machine(merged: Merged, place: Place) -> Machine:
         p9_msize=cast("int", scalar(merged, "machine.p9_msize")),
         cold=bool(scalar(merged, "machine.cold")),
         checkpoints=bool(scalar(merged, "machine.checkpoints")),
+        disk=cast("int", scalar(merged, "machine.disk")),
+    )
+
+
+def _limits(merged: Merged) -> Limits:
+    return Limits(
+        **{
+            name: cast("int | None", scalar(merged, f"limits.{name}"))
+            for name in Limits.__struct_fields__
+        }
     )
 
 

@@ -214,3 +214,15 @@ def show_duration(value: object) -> str:
 
 def show_flag(value: object) -> str:
     return str(value).lower()
+
+
+def show_disk(value: object) -> str:
+    return show_size(value) if value else "none"
+
+
+def show_percent(value: object) -> str:
+    return f"{value}%"
+
+
+def show_rate(value: object) -> str:
+    return f"{show_size(value)}/s"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import ConfigError
-from corral.spec import SETTINGS, VARIABLES
+from corral.spec import SETTINGS, VARIABLES, Limits
 from corral.spec.layers import default_layer
 from corral.spec.sizes import GIB, MIB
 
@@ -135,6 +135,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     user.environ |= {
         "CORRAL_CPUS": "1",
         "CORRAL_MEMORY": "512MiB",
+        "CORRAL_DISK": "20g",
         "CORRAL_ACCEL": "tcg",
         "CORRAL_CARRIER": "serial",
         "CORRAL_FILESYSTEM": "9p",
@@ -153,6 +154,12 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_TIMEOUT": "1m",
         "CORRAL_TOOLS": str(user.folder(".nvm")),
         "CORRAL_IMAGE": "host",
+        "CORRAL_LIMIT_MEMORY": "6GiB",
+        "CORRAL_LIMIT_CPU": "150%",
+        "CORRAL_LIMIT_PIDS": "500",
+        "CORRAL_LIMIT_IO_WEIGHT": "50",
+        "CORRAL_LIMIT_IO_READ": "50MiB/s",
+        "CORRAL_LIMIT_IO_WRITE": "20MiB",
         "CORRAL_NAME": "box",
     }
     for variable in (setting.variable for setting in SETTINGS.values() if setting.variable):
@@ -161,6 +168,10 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     spec = user.spec()
     assert spec.machine.kernel == str(kernel) and spec.machine.cold
     assert spec.machine.p9_msize == 65536 and spec.machine.checkpoints
+    assert spec.machine.disk == 20 << 30
+    assert spec.limits == Limits(
+        memory=6 << 30, cpu=150, pids=500, io_weight=50, io_read=50 << 20, io_write=20 << 20
+    )
     assert spec.workspace.read_only and spec.workspace.unprotect == (".git/config",)
     assert spec.workspace.mask == (".env", "*.key")
     assert spec.shares[0].writable

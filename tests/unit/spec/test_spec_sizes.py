@@ -18,8 +18,13 @@ from corral.spec.sizes import (
     parse_cpus,
     parse_disk,
     parse_duration,
+    parse_limit_memory,
     parse_memory,
     parse_msize,
+    parse_percent,
+    parse_pids,
+    parse_rate,
+    parse_weight,
 )
 
 
@@ -63,6 +68,35 @@ def test_disks_go_to_ten_terabytes() -> None:
     assert parse_disk("10TB") == 10 * TIB
     with pytest.raises(ConfigError, match="10TiB"):
         parse_disk("10241g")
+    with pytest.raises(ConfigError, match="64MiB"):
+        parse_disk("63MiB")
+    assert parse_disk("none") == parse_disk("0") == parse_disk(0) == 0
+
+
+@pytest.mark.parametrize("written", [150, "150", "150%", " 150 %"])
+def test_processor_time_is_percent_of_one_processor(written: object) -> None:
+    assert parse_percent(written) == 150
+
+
+@pytest.mark.parametrize("wrong", ["", "%", "1.5", "0", "0%", "102401", True, None, -1, "٣"])
+def test_what_is_no_percentage_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigError):
+        parse_percent(wrong)
+
+
+def test_limits_of_the_host_have_bounds() -> None:
+    assert parse_limit_memory("256MiB") == 256 * MIB
+    assert parse_rate("50MiB/s") == parse_rate("50m") == 50 * MIB
+    assert (parse_pids("500"), parse_weight(10_000)) == (500, 10_000)
+    for parse, wrong in (
+        (parse_limit_memory, "255MiB"),
+        (parse_rate, "63KiB"),
+        (parse_pids, 31),
+        (parse_weight, 0),
+        (parse_weight, 10_001),
+    ):
+        with pytest.raises(ConfigError, match="out of range"):
+            parse(wrong)
 
 
 def test_a_9p_message_is_between_4kib_and_16mib() -> None:
@@ -112,7 +146,10 @@ def test_a_shown_duration_reads_back_the_same(milliseconds: int) -> None:
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none()))
 def test_nothing_but_a_config_error_comes_of_any_value(value: str) -> None:
-    for parse in (parse_memory, parse_disk, parse_msize, parse_cpus, parse_duration):
+    for parse in (
+        *(parse_memory, parse_disk, parse_msize, parse_cpus, parse_duration),
+        *(parse_limit_memory, parse_rate, parse_percent, parse_pids, parse_weight),
+    ):
         try:
             parse(value)
         except ConfigError as error:

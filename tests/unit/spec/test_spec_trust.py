@@ -17,6 +17,9 @@ USERS = """
 [machine]
 cpus = 2
 memory = "2GiB"
+disk = "10GiB"
+[limits]
+memory = "4GiB"
 [run]
 timeout = "10m"
 [[share]]
@@ -47,6 +50,10 @@ def accept(user: User) -> None:
         "[machine]\ncpus = 2",
         "[machine]\nmemory = '1GiB'",
         "[machine]\naccel = 'auto'",
+        "[machine]\ndisk = '5GiB'",
+        "[machine]\ndisk = 'none'",
+        "[limits]\nmemory = '3GiB'",
+        "[limits]\npids = 100",
         "[workspace]\nread_only = true",
         "[workspace]\nread_only = false",
         "[workspace]\nmask = ['.env', 'secrets/']",
@@ -58,6 +65,12 @@ def accept(user: User) -> None:
 def test_tightening_needs_no_acceptance(configured: User, text: str) -> None:
     configured.write_project(text)
     configured.spec()
+
+
+def test_a_disk_where_the_user_wants_none_is_widening(user: User) -> None:
+    user.write_project("[machine]\ndisk = '64MiB'")
+    with pytest.raises(UntrustedConfigError, match=r"machine\.disk: 64MiB instead of none"):
+        user.spec()
 
 
 def test_a_project_may_take_write_access_away(configured: User) -> None:
@@ -72,6 +85,9 @@ def test_a_project_may_take_write_access_away(configured: User) -> None:
         ("[machine]\ncpus = 3", "machine.cpus", "3 instead of 2"),
         ("[machine]\nmemory = '3GiB'", "machine.memory", "3GiB instead of 2GiB"),
         ("[machine]\naccel = 'tcg'", "machine.accel", "tcg instead of auto"),
+        ("[machine]\ndisk = '11GiB'", "machine.disk", "11GiB instead of 10GiB"),
+        ("[limits]\nmemory = '5GiB'", "limits.memory", "5GiB instead of 4GiB"),
+        ("[limits]\nio_weight = 10", "limits.io_weight", "10"),
         ("[machine]\nkernel = '/boot/mine'", "machine.kernel", "/boot/mine"),
         ("[workspace]\nmask = ['!.env']", "workspace.mask", "!.env"),
         ("[workspace]\nunprotect = ['.git/config']", "workspace.unprotect", ".git/config"),

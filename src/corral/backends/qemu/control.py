@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from ...errors import ProcessError
 from ...proc import Log, Process, crash_point
+from . import disk
 
 
 class Monitor:
@@ -109,6 +111,38 @@ class Monitor:
                     **options,
                 },
             )
+
+    async def carry_out(self, command: str, arguments: dict[str, object]) -> None:
+        """One command; with a job-id, to the end of the job. Raises ProcessError when it fails."""
+        job = arguments.get("job-id")
+        if job is None:
+            await self.execute(command, arguments)
+            return
+        with self._client.listener("JOB_STATUS_CHANGE") as events:
+            await self.execute(command, arguments)
+            change: Any = None
+            while change is None or (change["id"], change["status"]) != (job, "concluded"):
+                change = (await _or_ended(events.get(), self._process))["data"]  # type: ignore[index]
+        jobs: Any = await self.execute("query-jobs")
+        await self.execute("job-dismiss", {"id": job})
+        why = next((each.get("error") for each in jobs if each["id"] == job), None)
+        if why is not None:
+            raise ProcessError(f"QEMU could not {command}: {why}.")
+
+    async def plug_disk(self, fd: int, *, grow_to: int | None) -> None:
+        """Hot-plug the disk in the qcow2 file `fd` on the next root port.
+
+        grow_to: bytes that it gets first. Raises ProcessError.
+        """
+        async with self._plugging:
+            self._port += 1
+            self._client.send_fd_scm(fd)
+            await self.execute("add-fd", {"fdset-id": disk.FDSET})
+            for node in disk.nodes():
+                await self.execute("blockdev-add", node)
+            if grow_to is not None:
+                await self.execute("block_resize", {"node-name": disk.NODE, "size": grow_to})
+            await self.execute("device_add", disk.device(self._port))
 
 
 async def _or_ended(awaitable: object, process: Process) -> object:

@@ -28,7 +28,7 @@ KERNEL_FILE, INITRD_FILE = "/machine/kernel", "/machine/initrd"
 PORT_NAME = "corral"  # corral_guest.carrier
 VSOCK_SOCKETS = "/sockets"
 _TRANSLATES = (1, 13)  # the oldest virtiofsd whose --translate-uid is tested; it came with 1.12
-_DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # QEMU's machine and the kernel's name of its first serial port. Only x86_64 has been tried.
 MACHINES = {"x86_64": ("q35,smm=off,vmport=off", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
@@ -87,7 +87,7 @@ def machine_arguments(plan: Plan, *, verbose: bool = False, restored: bool = Fal
     accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
     arguments = [
         *("-name", "corral", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-sandbox", _DENY),
+        *("-sandbox", DENY),
         *("-machine", f"{MACHINES[machine.arch][0]},memory-backend=ram"),
         *("-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)),
         *("-m", f"{machine.memory >> 20}M"),
