@@ -15,7 +15,9 @@
     ├── StreamResetError           one byte stream was given up; the channel goes on
     ├── SandboxError               the sandbox failed as a whole
     │   ├── BootError              the guest did not come up (panic, hang, missing module)
-    │   └── SandboxGoneError       it ended while something was still running in it
+    │   ├── SandboxGoneError       it ended while something was still running in it
+    │   ├── UnknownSandboxError    no sandbox of that name is kept
+    │   └── SandboxStateError      a kept sandbox is not in the state that this needs
     ├── ExecError                  the command could not be run
     │   ├── CommandNotFoundError   exit status 127
     │   ├── NotExecutableError     exit status 126
@@ -121,6 +123,14 @@ class BootError(SandboxError):
 
 class SandboxGoneError(SandboxError):
     """The sandbox ended while something was still running in it."""
+
+
+class UnknownSandboxError(SandboxError):
+    """No sandbox of that name is kept."""
+
+
+class SandboxStateError(SandboxError):
+    """A kept sandbox is stopped, paused, running or another's, and this needs it otherwise."""
 
 
 class ExecError(CorralError):

@@ -52,6 +52,28 @@ class Exited(Event, frozen=True, kw_only=True, tag="exited"):
     seconds: float
 
 
+class Became(Event, frozen=True, kw_only=True, tag="state"):
+    """A kept sandbox is in another state: starting, running, paused, stopping, stopped, failed."""
+
+    sandbox: str
+    state: str
+
+
+class CommandStarted(Event, frozen=True, kw_only=True, tag="command-started"):
+    """A command runs in a kept sandbox. command: its number there. argv: shortened, printable."""
+
+    command: int
+    argv: tuple[str, ...]
+
+
+class CommandEnded(Event, frozen=True, kw_only=True, tag="command-ended"):
+    """A command in a kept sandbox ended. status: as a shell would report it."""
+
+    command: int
+    status: int
+    seconds: float
+
+
 class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     """corral itself failed; the last event."""
 

@@ -37,10 +37,13 @@ LAST_READS = 64
 class Channel:
     """Calls and streams to one guest. Make it with `start`; use it as an async context manager."""
 
-    def __init__(self, sock: socket.socket, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, sock: socket.socket, handlers: Mapping[str, Handler], *, peer: str = "the guest"
+    ) -> None:
         self.connection = wire.Connection(max_output=MAX_OUTPUT)
         self.room_made = asyncio.Event()
         self.room_made.set()
+        self.peer = peer
         self._socket = sock
         self._handlers = dict(handlers)
         self._loop = asyncio.get_running_loop()
@@ -56,15 +59,19 @@ class Channel:
 
     @classmethod
     async def start(
-        cls, sock: socket.socket, handlers: Mapping[str, Handler] | None = None
+        cls,
+        sock: socket.socket,
+        handlers: Mapping[str, Handler] | None = None,
+        *,
+        peer: str = "the guest",
     ) -> Channel:
         """Take over a connected stream socket, already proven where that is needed.
 
         handlers: for each notification that the guest may send, by method. One that has no handler
-        ends the channel.
+        ends the channel. peer: what the other end is called in errors.
         """
         sock.setblocking(False)
-        channel = cls(sock, handlers or {})
+        channel = cls(sock, handlers or {}, peer=peer)
         channel._loop.add_reader(sock, channel._read)
         return channel
 
@@ -105,7 +112,7 @@ class Channel:
                 return await answer
         except TimeoutError:
             raise ChannelError(
-                f"the guest did not answer {method} within {timeout:g} seconds.",
+                f"{self.peer} did not answer {method} within {timeout:g} seconds.",
                 hint="See the guest's console (--console) for what it is doing.",
             ) from None
 
@@ -132,7 +139,7 @@ class Channel:
         number: as the guest sent it, unchecked. Raises ChannelError unless it is a free odd number.
         """
         if type(number) is not int or not number % 2:
-            raise ChannelError("the guest named a stream by something that is no odd number.")
+            raise ChannelError(f"{self.peer} named a stream by something that is no odd number.")
         return self._register(number)
 
     async def wait_closed(self) -> CorralError:
@@ -158,7 +165,7 @@ class Channel:
 
     def _ask(self, method: str, params: dict[str, object]) -> asyncio.Future[object]:
         if len(self._calls) >= MAX_CALLS:
-            raise ChannelError(f"the guest left {MAX_CALLS} calls without an answer.")
+            raise ChannelError(f"{self.peer} left {MAX_CALLS} calls without an answer.")
         number = self._next_call
         self.connection.send_message(wire.request(number, method, params))
         self._next_call += 1
@@ -246,7 +253,7 @@ class Channel:
                 if self._failure is not None:
                     return False
         except wire.ProtocolError as error:
-            self._fail(ChannelError(f"the guest broke the protocol: {error}."), error)
+            self._fail(ChannelError(f"{self.peer} broke the protocol: {error}."), error)
         self.flush()
         return self._failure is None
 
@@ -258,7 +265,7 @@ class Channel:
 
     def _gone(self, error: OSError | None) -> None:
         said = f": {error.strerror}" if error is not None else ""
-        self._fail(SandboxGoneError(f"the guest closed the channel{said}."), error)
+        self._fail(SandboxGoneError(f"{self.peer} closed the channel{said}."), error)
 
     def _dispatch(self, event: wire.Event) -> None:
         match event:
@@ -311,7 +318,7 @@ class Channel:
             handler(params)
         except (ValueError, CorralError) as error:
             text = printable(str(error))
-            self._fail(ChannelError(f"the guest's notification {method} is wrong: {text}"), error)
+            self._fail(ChannelError(f"{self.peer}'s notification {method} is wrong: {text}"), error)
         except BaseException as error:
             # A fault of ours: the event loop reports it, and nobody waits for ever.
             self._fail(ChannelError(f"handling the notification {method} failed."), error)

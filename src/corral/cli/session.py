@@ -15,7 +15,7 @@ from ..plan import Plan
 from ..sandbox import Parts, Sandbox, host_facts, make_plan, prepare, start, sweep
 from ..spec import Spec, load_spec, missing_program_hint
 from . import terminal
-from .appearances import Watch
+from ..sandbox.appearances import Watch
 from .attach import Attachment, Command, as_json
 from .options import Wanted
 from .progress import Progress

@@ -1,0 +1,114 @@
+"""Logs of a kept sandbox: bounded files, read while they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+LIMIT = 1 << 20  # bytes of a file before it becomes the older one, of which there is one
+READ_SIZE = 1 << 16
+
+
+class Journal:
+    """A file that grows to `limit` bytes, then takes the place of NAME.1.
+
+    Nothing it does raises OSError: a full disk must not end a sandbox. failure: what went wrong
+    last, or None.
+    """
+
+    def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
+        self._fd = -1
+        self._size = 0
+        self._dropped = 0  # bytes that were in files before this one
+        self._more = asyncio.Event()
+        self._closed = False
+        self.failure: str | None = None
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(self._path, flags, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        except OSError as error:
+            self._fd, self.failure = -1, str(error)
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        if self._fd < 0 or self._closed:
+            return
+        try:
+            if self._size and self._size + len(data) > self._limit:
+                self._turn()
+            view = memoryview(data)
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+        except OSError as error:
+            self.failure = str(error)
+        self._wake()
+
+    def _turn(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+        self._path.replace(older(self._path))
+        self._dropped += self._size
+        self._open()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """All that is kept, then what comes, until `close`. Who is too slow misses the oldest."""
+        for data in contents(older(self._path)):
+            yield data
+        position = self._dropped
+        while True:
+            more = self._more
+            position = max(position, self._dropped)
+            data = self._at(position - self._dropped)
+            if data:
+                position += len(data)
+                yield data
+            elif self._closed:
+                return
+            else:
+                await more.wait()
+
+    def _at(self, offset: int) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(offset)
+                return file.read(READ_SIZE)
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        """Write no more; those who follow come to an end."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._closed = True
+        self._wake()
+
+
+def older(path: Path) -> Path:
+    """Where the older part is."""
+    return path.with_name(f"{path.name}.1")
+
+
+def contents(*paths: Path) -> Iterator[bytes]:
+    """What is in these files, those that are there, in pieces. Raises OSError."""
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while data := file.read(READ_SIZE):
+                    yield data
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,216 @@
+"""The keeper of one sandbox, apart from its machine and its socket: state, commands, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from ..channel.failures import printable
+from ..errors import CorralError, SandboxStateError
+from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
+from ..sandbox import Execution
+from .journal import Journal
+from .model import State
+
+STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
+_SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
+_SHOWN_ARGUMENTS, _SHOWN_CHARACTERS = 32, 200
+
+
+class Box(Protocol):
+    """What a keeper needs of a Sandbox."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        terminal: tuple[int, int] | None = None,
+        agent: int = 1,
+    ) -> Execution:
+        """Start a command."""
+
+    async def kill(self, agent: int = 1) -> None:
+        """End every process of an agent."""
+
+    async def sync(self) -> None:
+        """Write back."""
+
+    async def pause(self) -> None:
+        """Halt the machine."""
+
+    async def resume(self) -> None:
+        """Let it go on, with its clock right."""
+
+
+class Running(msgspec.Struct):
+    """A command that runs. argv: shortened, printable."""
+
+    number: int
+    argv: tuple[str, ...]
+    since: float
+    execution: Execution
+
+
+class Keeper:
+    """What all clients of one sandbox share. box: the sandbox, while it is up."""
+
+    def __init__(self, name: str, events: Journal, console: Journal, report: Report) -> None:
+        self.name = name
+        self.journals = {"events": events, "console": console}
+        self.state: State = "starting"
+        self.box: Box | None = None
+        self.running: dict[int, Running] = {}
+        self.stopping = asyncio.Event()
+        self.grace = STOP_GRACE
+        self._numbers = itertools.count(1)
+        self._further = report
+        self._changing = asyncio.Lock()  # of pause and resume
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._listeners: list[Callable[[State], None]] = []
+
+    # What happens
+
+    def report(self, event: Event) -> None:
+        """Into the event log, and on to whoever started the keeper."""
+        line = {"time": round(time.time(), 3), **msgspec.to_builtins(event)}
+        self.journals["events"].write(msgspec.json.encode(line) + b"\n")
+        self._further(event)
+
+    def on_change(self, listener: Callable[[State], None]) -> None:
+        """Call `listener` with each new state."""
+        self._listeners.append(listener)
+
+    def become(self, state: State) -> None:
+        """Change the state."""
+        self.state = state
+        self.report(Became(sandbox=self.name, state=state))
+        for listener in self._listeners:
+            listener(state)
+
+    def up(self, box: Box) -> None:
+        """The sandbox runs."""
+        self.box = box
+        self.become("running")
+
+    def _running_box(self) -> Box:
+        if self.box is None or self.state != "running":
+            hints = {
+                "paused": f"Let it go on: corral resume {self.name}",
+                "starting": "Try again when it is up.",
+            }
+            raise SandboxStateError(
+                f"the sandbox {self.name} is {self.state}.", hint=hints.get(self.state)
+            )
+        return self.box
+
+    # What clients ask for
+
+    async def exec(self, argv: Sequence[str], **options: Any) -> Running:
+        """Start a command, with the options of `Sandbox.exec`."""
+        box = self._running_box()
+        number = next(self._numbers)
+        execution = await box.exec(argv, **options)
+        shown = tuple(
+            printable(argument[:_SHOWN_CHARACTERS]) for argument in argv[:_SHOWN_ARGUMENTS]
+        )
+        running = Running(number=number, argv=shown, since=time.time(), execution=execution)
+        self.running[number] = running
+        self._idle.clear()
+        self.report(CommandStarted(command=number, argv=shown))
+        return running
+
+    def ended(self, running: Running, status: int) -> None:
+        """A command ended."""
+        seconds = round(time.time() - running.since, 3)
+        self.report(CommandEnded(command=running.number, status=status, seconds=seconds))
+        self.forget(running)
+
+    def forget(self, running: Running) -> None:
+        """A command is none any more."""
+        self.running.pop(running.number, None)
+        if not self.running:
+            self._idle.set()
+
+    async def kill(self, agent: int) -> None:
+        """End every process of an agent."""
+        await self._running_box().kill(agent)
+
+    async def sync(self) -> None:
+        """Have the guest write everything back to the shares."""
+        await self._running_box().sync()
+
+    async def pause(self) -> None:
+        """Halt the machine; done already, nothing happens."""
+        async with self._changing:
+            if self.state != "paused":
+                await self._running_box().pause()
+                self.become("paused")
+
+    async def resume(self) -> None:
+        """Let a halted machine go on; of one that runs, nothing."""
+        async with self._changing:
+            if self.state == "paused" and self.box is not None:
+                await self.box.resume()
+                self.become("running")
+            else:
+                self._running_box()
+
+    def stop(self, grace: float = STOP_GRACE) -> None:
+        """End the sandbox; grace: seconds for its commands. Asked again with 0, at once."""
+        if not self.stopping.is_set():
+            self.grace = grace
+        if grace <= 0:
+            self._hurry.set()
+        self.stopping.set()
+
+    # The end
+
+    async def wind_down(self) -> None:
+        """Before the machine ends: let it go on, then TERM to its commands, and `grace` seconds."""
+        with contextlib.suppress(CorralError):
+            async with self._changing:
+                if self.state == "paused" and self.box is not None:
+                    await self.box.resume()
+        self.become("stopping")
+        for running in list(self.running.values()):
+            await _bounded(running.execution.signal(signal.SIGTERM, group=True))
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
+        await asyncio.wait(waits, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.running:
+            self.report(
+                Notice(
+                    level="warning",
+                    message=f"{len(self.running)} commands ran on after TERM and were ended.",
+                )
+            )
+
+    def inspect(self) -> dict[str, Any]:
+        """What is known only while it runs."""
+        return {
+            "commands": [
+                {"command": each.number, "argv": list(each.argv), "since": each.since}
+                for each in self.running.values()
+            ],
+            "log_failure": next(
+                (each.failure for each in self.journals.values() if each.failure), None
+            ),
+        }
+
+
+async def _bounded(work: Awaitable[None]) -> None:
+    with contextlib.suppress(CorralError, TimeoutError):
+        async with asyncio.timeout(_SIGNAL_TIME):
+            await work

@@ -1,0 +1,134 @@
+"""What the keeper's socket carries, beside the frames and streams of `corral_guest.wire`.
+
+A client asks, the keeper answers; both are of one version of corral, which `hello` makes sure of.
+
+    hello   {version}                              -> Hello
+    exec    ExecCall                               -> {}, later the notification `exited`
+    signal  {exec, signal, group}                  -> {}
+    resize  {exec, rows, columns}                  -> {}
+    kill    {agent}, sync {}, pause {}, resume {}  -> {}
+    stop    {timeout}                              -> {}, later the notification `gone`
+    inspect {}, stats {}                           -> an object
+    follow  {what, stream}                         -> {}, then the stream carries a log
+
+    exited  {exec, status}       a command of this client's ended, all its output is under way
+    gone    {problem}            the sandbox ends; the last message
+
+An error's data is a Problem. Text that may hold stray bytes travels as `packed`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ..errors import ChannelError
+from .model import State
+
+FAILED = -32000  # JSON-RPC 2.0: implementation-defined server errors
+UNKNOWN_METHOD = -32601
+INVALID = -32602
+MAX_SIGNAL = 64  # signal(7)
+MAX_STOP = 24 * 3600.0  # seconds
+
+T = TypeVar("T")
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Hello(_Message, frozen=True, kw_only=True):
+    """Who answers. user: who commands run as. workdir: where they start."""
+
+    version: int
+    name: str
+    state: State
+    accel: str
+    carrier: str
+    user: str
+    workdir: str
+
+
+class ExecCall(_Message, frozen=True, kw_only=True):
+    """The arguments of `Sandbox.exec`. exec: the client's number for it. streams: by name."""
+
+    exec: int
+    argv: list[str]
+    streams: dict[str, int]
+    environment: dict[str, str]
+    workdir: str | None = None
+    terminal: tuple[int, int] | None = None
+    agent: int = 1
+    builtin: bool = False
+
+
+class SignalCall(_Message, frozen=True, kw_only=True):
+    """A signal for a command, or for its process group."""
+
+    exec: int
+    signal: int
+    group: bool = False
+
+
+class ResizeCall(_Message, frozen=True, kw_only=True):
+    """The new size of a command's terminal."""
+
+    exec: int
+    rows: int
+    columns: int
+
+
+class HelloCall(_Message, frozen=True, kw_only=True):
+    """The first request. version: of the client."""
+
+    version: int
+
+
+class KillCall(_Message, frozen=True, kw_only=True):
+    """End every process of an agent."""
+
+    agent: int = 1
+
+
+class StopCall(_Message, frozen=True, kw_only=True):
+    """End the sandbox; timeout: seconds that its commands get after TERM."""
+
+    timeout: float
+
+
+class FollowCall(_Message, frozen=True, kw_only=True):
+    """A log, from its beginning and on, on a stream."""
+
+    what: Literal["events", "console"]
+    stream: int
+
+
+def read(params: Mapping[str, object], kind: type[T]) -> T:
+    """The params of a message. Raises ChannelError."""
+    try:
+        return msgspec.convert(dict(params), kind)
+    except msgspec.ValidationError as error:
+        raise ChannelError(f"the keeper's socket carried something else: {error}.") from error
+
+
+def write(message: msgspec.Struct) -> dict[str, Any]:
+    """A message as params."""
+    found: dict[str, Any] = msgspec.to_builtins(message)
+    return found
+
+
+def packed(text: str) -> str:
+    """Text as its bytes, one character a byte: JSON carries Unicode only."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def unpacked(text: str) -> str:
+    """What was packed. Raises ChannelError for what was not."""
+    try:
+        return os.fsdecode(text.encode("latin-1"))
+    except UnicodeEncodeError as error:
+        raise ChannelError("the keeper's socket carried text that is not packed.") from error

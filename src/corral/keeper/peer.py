@@ -1,0 +1,249 @@
+"""One client of a keeper: its requests, its commands, and the bytes between it and the guest.
+
+A stream of the client and one of the guest are joined by a task that reads one and writes the
+other. Both bound what is in flight by credit, so a client that does not read stops its own
+commands' output and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from corral_guest import wire
+
+from ..channel import Stream
+from ..channel.server import ServedChannel
+from ..errors import (
+    ChannelError,
+    CorralError,
+    ExecError,
+    SandboxGoneError,
+    SandboxStateError,
+    StreamResetError,
+)
+from . import messages
+from .keeper import Keeper, Running
+from .model import VERSION, Problem
+
+_STREAMS = ({"stdin", "stdout", "stderr"}, {"stdin", "stdout"})  # without and with a terminal
+LAST_WRITES = 2.0  # seconds for a client to take what it was told last
+_HANG_UP_TIME = 10.0
+
+Spawn = Callable[[Coroutine[object, object, None], str], None]
+
+
+class Peer:
+    """Serves one connection until its end. spawn: starts a task that somebody owns."""
+
+    def __init__(self, keeper: Keeper, hello: messages.Hello, spawn: Spawn) -> None:
+        self._keeper = keeper
+        self._hello = hello
+        self._spawn = spawn
+        self._running: dict[int, Running] = {}
+        self._greeted = False
+        self._channel: ServedChannel
+        self._methods: dict[str, Callable[[dict[str, Any]], Coroutine[object, object, Any]]] = {
+            "hello": self._greet,
+            "signal": self._signal,
+            "resize": self._resize,
+            "kill": self._kill,
+            "sync": self._sync,
+            "pause": self._pause,
+            "resume": self._resume,
+            "stop": self._stop,
+            "inspect": self._inspect,
+            "stats": self._stats,
+        }
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Until the client is gone; its commands that run on then get SIGHUP."""
+        self._channel = await ServedChannel.serve(sock, self._requested)
+        try:
+            await self._channel.wait_closed()
+        finally:
+            await self._channel.aclose()
+            for running in list(self._running.values()):
+                with contextlib.suppress(CorralError, TimeoutError):
+                    async with asyncio.timeout(_HANG_UP_TIME):
+                        await running.execution.signal(signal.SIGHUP, group=True)
+
+    async def dismiss(self, problem: Problem) -> None:
+        """Tell the client why the sandbox ends, and close."""
+        self._channel.tell("gone", {"problem": messages.write(problem)})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES):
+                await self._channel.written()
+        await self._channel.aclose()
+
+    # Requests
+
+    def _requested(self, request: wire.Request) -> None:
+        """A request came. Streams that it names are open before the next frame is looked at."""
+        if not self._greeted and request.method != "hello":
+            raise ChannelError("the first request is not a greeting.")
+        if request.method == "exec":
+            call = messages.read(request.params, messages.ExecCall)
+            streams = self._open(call)
+            self._spawn(self._exec(request.id, call, streams), "exec")
+        elif request.method == "follow":
+            follow = messages.read(request.params, messages.FollowCall)
+            stream = self._channel.register(follow.stream)
+            self._channel.answer(request.id, {})
+            self._spawn(self._follow(follow, stream), "follow")
+        elif request.method in self._methods:
+            self._greeted = True
+            self._spawn(self._answer(request), request.method)
+        else:
+            text = f"no method {request.method}"
+            self._channel.refuse(request.id, messages.UNKNOWN_METHOD, text, {})
+
+    async def _answer(self, request: wire.Request) -> None:
+        try:
+            result = await self._methods[request.method](request.params)
+        except CorralError as error:
+            self._refuse(request.id, error)
+        else:
+            self._channel.answer(request.id, result or {})
+
+    def _refuse(self, number: int, error: CorralError) -> None:
+        if not isinstance(error, SandboxGoneError):  # else the reason is on its way, for all
+            data = messages.write(Problem.of(error))
+            self._channel.refuse(number, messages.FAILED, error.message, data)
+
+    async def _greet(self, params: dict[str, Any]) -> dict[str, Any]:
+        call = messages.read({"version": params.get("version")}, messages.HelloCall)
+        if call.version != VERSION:
+            raise SandboxStateError(
+                f"the sandbox {self._hello.name} was started by another version of corral.",
+                hint=f"Stop it and start it again: corral stop {self._hello.name}",
+            )
+        self._hello = messages.Hello(
+            **{**messages.write(self._hello), "state": self._keeper.state}
+        )
+        return messages.write(self._hello)
+
+    async def _signal(self, params: dict[str, Any]) -> None:
+        call = messages.read(params, messages.SignalCall)
+        if not 0 < call.signal <= messages.MAX_SIGNAL:
+            raise ExecError(f"there is no signal {call.signal}.")
+        if (running := self._running.get(call.exec)) is not None:
+            await running.execution.signal(call.signal, group=call.group)
+
+    async def _resize(self, params: dict[str, Any]) -> None:
+        call = messages.read(params, messages.ResizeCall)
+        if not (0 < call.rows < 1 << 16 and 0 < call.columns < 1 << 16):
+            raise ExecError("no terminal has that size.")
+        if (running := self._running.get(call.exec)) is not None:
+            await running.execution.resize(call.rows, call.columns)
+
+    async def _kill(self, params: dict[str, Any]) -> None:
+        await self._keeper.kill(messages.read(params, messages.KillCall).agent)
+
+    async def _sync(self, _params: dict[str, Any]) -> None:
+        await self._keeper.sync()
+
+    async def _pause(self, _params: dict[str, Any]) -> None:
+        await self._keeper.pause()
+
+    async def _resume(self, _params: dict[str, Any]) -> None:
+        await self._keeper.resume()
+
+    async def _stop(self, params: dict[str, Any]) -> None:
+        call = messages.read(params, messages.StopCall)
+        self._keeper.stop(min(max(call.timeout, 0.0), messages.MAX_STOP))
+
+    async def _inspect(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return self._keeper.inspect()
+
+    async def _stats(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return await self._keeper.stats()
+
+    # Commands
+
+    def _open(self, call: messages.ExecCall) -> dict[str, Stream]:
+        if set(call.streams) != _STREAMS[call.terminal is not None]:
+            raise ChannelError("a command's streams are not those that it has.")
+        if call.exec < 1 or call.exec in self._running or not call.argv:
+            raise ChannelError("a command has a number that is taken, or no arguments.")
+        return {name: self._channel.register(number) for name, number in call.streams.items()}
+
+    async def _exec(
+        self, request: int, call: messages.ExecCall, streams: dict[str, Stream]
+    ) -> None:
+        try:
+            running = await self._keeper.exec(
+                [messages.unpacked(item) for item in call.argv], **_options(call)
+            )
+        except CorralError as error:
+            for stream in streams.values():
+                stream.reset("the command did not start")
+            self._refuse(request, error)
+            return
+        self._running[call.exec] = running
+        self._channel.answer(request, {})
+        if self._channel.failure is not None:  # the client went meanwhile
+            with contextlib.suppress(CorralError):
+                await running.execution.signal(signal.SIGHUP, group=True)
+        try:
+            status = await self._attend(running, streams)
+        except CorralError:  # the sandbox is gone, which all clients are told
+            self._keeper.forget(running)
+        else:
+            self._keeper.ended(running, status)
+            self._channel.tell("exited", {"exec": call.exec, "status": status})
+        finally:
+            del self._running[call.exec]
+
+    async def _attend(self, running: Running, streams: dict[str, Stream]) -> int:
+        """Move the command's bytes; its status, once all its output is under way."""
+        execution = running.execution
+        self._spawn(_pump(streams["stdin"], execution.stdin), "stdin")
+        outputs = [_pump(execution.stdout, streams["stdout"])]
+        if execution.stderr is not None:
+            outputs.append(_pump(execution.stderr, streams["stderr"]))
+        _none, *_ = await asyncio.gather(*outputs)
+        return await execution.wait()
+
+    async def _follow(self, call: messages.FollowCall, stream: Stream) -> None:
+        journal = self._keeper.journals[call.what]
+        with contextlib.suppress(CorralError):  # the client has had enough, or is gone
+            async with contextlib.aclosing(journal.follow()) as pieces:
+                async for data in pieces:
+                    await stream.write(data)
+            await stream.end()
+
+
+def _options(call: messages.ExecCall) -> dict[str, Any]:
+    """The keyword arguments of `Sandbox.exec`."""
+    options: dict[str, Any] = {
+        "environment": {
+            messages.unpacked(name): messages.unpacked(value)
+            for name, value in call.environment.items()
+        },
+        "workdir": None if call.workdir is None else messages.unpacked(call.workdir),
+        "terminal": call.terminal,
+        "agent": call.agent,
+    }
+    if call.builtin:
+        options["builtin"] = True
+    return options
+
+
+async def _pump(source: Stream, target: Stream) -> None:
+    """Bytes from one stream into another until either ends."""
+    try:
+        while data := await source.read():
+            await target.write(data)
+        await target.end()
+    except StreamResetError:  # one side wants no more of it, so the other one hears that
+        target.reset("the other side gave it up")
+        source.reset("the other side gave it up")
+    except CorralError:
+        # One whole side is gone. A client that is must not keep a command from going on.
+        target.reset("the other side is gone")
+        source.reset("the other side is gone")
