@@ -102,8 +102,9 @@ def main() -> NoReturn:
         status = INTERRUPTED
     except click.UsageError as error:
         error.show()
-        # What is wrong about `run` must not look like the status of the command it was to run.
-        status = CorralError.exit_status if cli.called == "run" else error.exit_code
+        # What is wrong about these must not look like the status of the command it was to run.
+        of_a_command = cli.called in ("run", "exec", "shell")
+        status = CorralError.exit_status if of_a_command else error.exit_code
     except click.ClickException as error:
         error.show()
         status = error.exit_code

@@ -84,6 +84,24 @@ def current_folder() -> Path:
         ) from error
 
 
+def known_name(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """For completion: the kept sandboxes whose names begin so."""
+    from ..keeper.store import names
+
+    return [name for name in names() if name.startswith(begun)]
+
+
+def duration(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float:
+    """Seconds out of `30s`, `5m`; 0 is none."""
+    from ..errors import ConfigError
+    from ..spec.sizes import parse_duration
+
+    try:
+        return 0.0 if value.strip() in ("0", "0s") else parse_duration(value)
+    except ConfigError as error:
+        raise click.BadParameter(error.message) from error
+
+
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 

@@ -13,9 +13,9 @@ from ..events import Failed, Notice, Report, Started
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, Sandbox, host_facts, make_plan, prepare, start, sweep
+from ..sandbox.appearances import Watch
 from ..spec import Spec, load_spec, missing_program_hint
 from . import terminal
-from ..sandbox.appearances import Watch
 from .attach import Attachment, Command, as_json
 from .options import Wanted
 from .progress import Progress

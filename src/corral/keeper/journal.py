@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 LIMIT = 1 << 20  # bytes of a file before it becomes the older one, of which there is one
@@ -64,7 +64,7 @@ class Journal:
         self._more.set()
         self._more = asyncio.Event()
 
-    async def follow(self) -> AsyncIterator[bytes]:
+    async def follow(self) -> AsyncGenerator[bytes, None]:
         """All that is kept, then what comes, until `close`. Who is too slow misses the oldest."""
         for data in contents(older(self._path)):
             yield data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
 from ..sandbox import Execution
 from .journal import Journal
 from .model import State
+from .usage import below
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
 _SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
@@ -83,7 +85,7 @@ class Keeper:
 
     def report(self, event: Event) -> None:
         """Into the event log, and on to whoever started the keeper."""
-        line = {"time": round(time.time(), 3), **msgspec.to_builtins(event)}
+        line = {"time": round(time.time(), 3), "sandbox": self.name, **msgspec.to_builtins(event)}
         self.journals["events"].write(msgspec.json.encode(line) + b"\n")
         self._further(event)
 
@@ -119,8 +121,8 @@ class Keeper:
     async def exec(self, argv: Sequence[str], **options: Any) -> Running:
         """Start a command, with the options of `Sandbox.exec`."""
         box = self._running_box()
-        number = next(self._numbers)
         execution = await box.exec(argv, **options)
+        number = next(self._numbers)
         shown = tuple(
             printable(argument[:_SHOWN_CHARACTERS]) for argument in argv[:_SHOWN_ARGUMENTS]
         )
@@ -196,6 +198,20 @@ class Keeper:
                     message=f"{len(self.running)} commands ran on after TERM and were ended.",
                 )
             )
+
+    def check_running(self) -> None:
+        """Raises SandboxStateError unless commands can be reached."""
+        if self.state != "stopping":
+            self._running_box()
+
+    async def stats(self) -> dict[str, Any]:
+        """What the sandbox uses."""
+        usage = await asyncio.to_thread(below, os.getpid())
+        return {
+            "state": self.state,
+            "commands": len(self.running),
+            "usage": msgspec.to_builtins(usage),
+        }
 
     def inspect(self) -> dict[str, Any]:
         """What is known only while it runs."""

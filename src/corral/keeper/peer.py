@@ -122,15 +122,14 @@ class Peer:
                 f"the sandbox {self._hello.name} was started by another version of corral.",
                 hint=f"Stop it and start it again: corral stop {self._hello.name}",
             )
-        self._hello = messages.Hello(
-            **{**messages.write(self._hello), "state": self._keeper.state}
-        )
+        self._hello = messages.Hello(**{**messages.write(self._hello), "state": self._keeper.state})
         return messages.write(self._hello)
 
     async def _signal(self, params: dict[str, Any]) -> None:
         call = messages.read(params, messages.SignalCall)
         if not 0 < call.signal <= messages.MAX_SIGNAL:
             raise ExecError(f"there is no signal {call.signal}.")
+        self._keeper.check_running()
         if (running := self._running.get(call.exec)) is not None:
             await running.execution.signal(call.signal, group=call.group)
 
@@ -138,6 +137,7 @@ class Peer:
         call = messages.read(params, messages.ResizeCall)
         if not (0 < call.rows < 1 << 16 and 0 < call.columns < 1 << 16):
             raise ExecError("no terminal has that size.")
+        self._keeper.check_running()
         if (running := self._running.get(call.exec)) is not None:
             await running.execution.resize(call.rows, call.columns)
 

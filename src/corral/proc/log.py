@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 LOG_BYTES = 256 * 1024
 MAX_LINE = 400  # characters of a line that are shown
@@ -12,12 +13,16 @@ _DRAIN_READS = 64
 
 
 class Log:
-    """The last LOG_BYTES out of a descriptor; reading never stops, so no writer blocks."""
+    """The last LOG_BYTES out of a descriptor; reading never stops, so no writer blocks.
+
+    tap: called with all that is read, which must not take long.
+    """
 
     def __init__(self, echo: int | None = None) -> None:
         self._data = bytearray()
         self._fd = -1
         self._echo = echo
+        self.tap: Callable[[bytes], None] | None = None
         self.ended = asyncio.Event()
 
     def attach(self, fd: int) -> None:
@@ -46,6 +51,8 @@ class Log:
         if self._echo is not None:
             with contextlib.suppress(OSError):
                 os.write(self._echo, data)
+        if self.tap is not None:
+            self.tap(data)
         self._data += data
         if len(self._data) > 2 * LOG_BYTES:  # not at every read: that would move it all each time
             del self._data[:-LOG_BYTES]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ..backends.qemu.control import Monitor
 from ..channel import Channel
 from ..channel.failures import printable
 from ..errors import (
@@ -20,6 +21,7 @@ from ..errors import (
 )
 from ..plan import Plan
 from .execution import Execution
+from .wake import wake
 from .why_gone import WhyGone
 
 T = TypeVar("T")
@@ -30,11 +32,20 @@ CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a bus
 class Sandbox:
     """A machine that runs and its channel. Made by `start`; every method needs it to be alive."""
 
-    def __init__(self, plan: Plan, folder: Path, channel: Channel, why_gone: WhyGone) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        channel: Channel,
+        why_gone: WhyGone,
+        *,
+        monitor: Monitor,
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self._channel = channel
         self._why_gone = why_gone
+        self._monitor = monitor
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self._next = 1
         channel.handle("exited", self._exited)
@@ -123,6 +134,15 @@ class Sandbox:
     async def sync(self) -> None:
         """Have the guest write everything back to the shares."""
         await self._channel.call("sync", timeout=CALL_TIMEOUT)
+
+    async def pause(self) -> None:
+        """Halt the machine: nothing in it runs, and it answers nothing. Raises ProcessError."""
+        await self.or_lost(self._monitor.execute("stop"))
+
+    async def resume(self) -> None:
+        """Let a halted machine go on, its clock right again. Raises ProcessError, GuestError."""
+        await self.or_lost(self._monitor.execute("cont"))
+        await self.or_lost(wake(self._channel, self.plan))
 
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""

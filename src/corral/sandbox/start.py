@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,15 +41,13 @@ from .parts import Parts
 from .run_folder import run_folder
 from .sandbox import Sandbox
 from .template import BOOT_TIMEOUT, template_for
+from .wake import wake
 
 T = TypeVar("T")
 
 SYNC_TIMEOUT = 10.0
 VSOCK_PORT = 5000  # corral_guest.carrier
 _FIRST_GUEST_CID = 3  # vsock(7): 0 to 2 are reserved
-_SEED_BYTES = 32  # as much as the kernel's generator holds (drivers/char/random.c)
-# The guest's clock is set again until it was told the time within this many seconds.
-_CLOCK_TOLERANCE, _CLOCK_TRIES = 0.04, 5
 
 
 @contextlib.asynccontextmanager
@@ -63,20 +60,23 @@ async def start(
     keep: bool = False,
     boot_timeout: float | None = None,
     disk: Path | None = None,
+    folder: Path | None = None,
+    console: Callable[[bytes], None] | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
     console_echo: a descriptor that gets the guest's console, too. keep: keep the run folder, with
     all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. disk: the file of
-    the sandbox's disk, made if there is none; only where the plan has one. Raises BootError,
-    HostError, ProcessError, SandboxGoneError.
+    the sandbox's disk, made if there is none; only where the plan has one. folder: the caller's
+    `run_folder`, by default one of its own. console: called with what the guest's console says.
+    Raises BootError, HostError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
     assert facts.bwrap is not None
     limit = BOOT_TIMEOUT[plan.machine.accel] if boot_timeout is None else boot_timeout
     # Who wants to see the guest boot sees it boot.
     template = await template_for(plan, parts, report) if console_echo is None else None
-    with run_folder(plan.name, keep=keep) as folder:
+    with run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder:
         if keep:
             report(Notice(level="info", message=f"logs are kept in {folder}"))
         remove = None if keep else folder
@@ -91,6 +91,7 @@ async def start(
 
             def starter() -> _Start:
                 machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
+                machine.console.log.tap = console
                 return _Start(machine, plugged, report, keep=keep)
 
             started = starter()
@@ -114,6 +115,12 @@ async def start(
                     template.close()
                 if keep:
                     started.save_logs()
+
+
+@contextlib.contextmanager
+def _given(folder: Path) -> Iterator[Path]:
+    """A folder that the caller looks after."""
+    yield folder
 
 
 def _give_up(template: Template, error: CorralError, report: Report) -> None:
@@ -211,11 +218,14 @@ class _Start:
         self._report(Phase(name="agent", message="setting up the guest"))
         machine_id = secrets.token_hex(16)
         try:
-            await why_gone.guard(self._wake(channel))
+            await why_gone.guard(wake(channel, self._plan))
             crash_point("guest-awake")
             if self._plan.machine.carrier == "vsock":
                 channel = await self._change_carrier(stack, channel)
-            sandbox = Sandbox(self._plan, self._machine.folder, channel, why_gone)
+            machine = self._machine
+            sandbox = Sandbox(
+                self._plan, machine.folder, channel, why_gone, monitor=machine.monitor
+            )
             await sandbox.or_lost(channel.call("setup", self._plan.setup))
             crash_point("guest-set-up")
             for agent in self._plan.agents:
@@ -225,19 +235,6 @@ class _Start:
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error
         return sandbox
-
-    async def _wake(self, channel: Channel) -> None:
-        """The clock, entropy and the host name."""
-        seed = secrets.token_hex(_SEED_BYTES)
-        hostname = self._plan.setup["hostname"]
-        for _ in range(_CLOCK_TRIES):
-            began = time.monotonic()
-            await channel.call(
-                "wake", {"clock": time.time_ns(), "seed": seed, "hostname": hostname}
-            )
-            if time.monotonic() - began < _CLOCK_TOLERANCE:
-                return  # so late at most was the time that it got
-            seed = ""
 
     async def _change_carrier(self, stack: contextlib.AsyncExitStack, serial: Channel) -> Channel:
         """Start the vsock device and have the guest go on over it: it dials, both prove themselves.

@@ -1,0 +1,104 @@
+"""`corral exec`: a command in a kept sandbox."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import click
+
+from .options import known_name, stream_options
+
+EPILOG = """\b
+Examples:
+  corral exec app -- make test
+  corral exec app -t -- python3
+  tar c . | corral exec app -w /tmp -- tar x
+  corral exec app -e MODE=ci -- ./build.sh
+
+\b
+Exit status: the command's; 128+n when signal n ended it; 125 when corral itself failed; 126 when
+the command cannot be executed; 127 when it is not found.
+"""
+
+
+class _Exec(click.Command):
+    """Options may stand before and after NAME; what follows CMD is CMD's own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options, words, rest = self._split(list(args))
+        return super().parse_args(ctx, [*options, "--", *words, *rest])
+
+    def _split(self, args: list[str]) -> tuple[list[str], list[str], list[str]]:
+        valued = {
+            spelling
+            for parameter in self.params
+            if isinstance(parameter, click.Option) and not parameter.is_flag
+            for spelling in parameter.opts
+        }
+        options: list[str] = []
+        words: list[str] = []
+        while args:
+            if args[0] == "--":
+                return options, words, args[1:]
+            if not args[0].startswith("-") or args[0] == "-":
+                if words:
+                    break
+                words.append(args.pop(0))
+                continue
+            option = args.pop(0)
+            options.append(option)
+            if args and _wants_value(option, valued):
+                options.append(args.pop(0))
+        return options, words, args
+
+
+def _wants_value(option: str, valued: set[str]) -> bool:
+    """Whether the next word is this option's value."""
+    if option.startswith("--"):
+        return option in valued
+    letters = option[1:]
+    taking = next((at for at, each in enumerate(letters) if f"-{each}" in valued), None)
+    return taking is not None and taking == len(letters) - 1
+
+
+@click.command("exec", cls=_Exec, epilog=EPILOG)
+@click.argument("name", shell_complete=known_name)
+@click.argument("cmd", nargs=-1, required=True, metavar="CMD [ARG]...")
+@stream_options
+@click.option("-u", "--user", metavar="NAME", help="Who runs CMD; the sandbox's user, or refused.")
+@click.option("-w", "--workdir", metavar="DIR", help="Where CMD starts; default: the workspace.")
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable, or pass yours on. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+def command(
+    name: str,
+    cmd: tuple[str, ...],
+    terminal: bool | None,
+    stdin: bool,
+    user: str | None,
+    workdir: str | None,
+    env: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run CMD in sandbox NAME, which runs."""
+    began = time.monotonic()
+    from . import inside
+    from .attach import Command
+
+    environ = dict(os.environ)
+    asked = Command(
+        argv=cmd,
+        terminal=terminal,
+        stdin=stdin,
+        as_json=as_json,
+        environment=inside.variables(env, environ),
+        workdir=workdir,
+    )
+    sys.exit(inside.run(name, asked, user=user, environ=environ, began=began))

@@ -1,0 +1,38 @@
+"""`corral logs`: what happened in a kept sandbox, for a person."""
+
+from __future__ import annotations
+
+import click
+
+from .options import known_name
+
+EPILOG = """\b
+Examples:
+  corral logs app               starts, ends, commands, warnings
+  corral logs app -f            and what comes
+  corral logs app --console     what the guest's kernel says
+"""
+
+
+@click.command("logs", epilog=EPILOG)
+@click.argument("name", shell_complete=known_name)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the sandbox has ended.")
+@click.option("--console", is_flag=True, help="The guest's console in place of events.")
+def command(name: str, follow: bool, console: bool) -> None:
+    """Show what happened in sandbox NAME, also when it does not run any more."""
+    from ..keeper.store import Record
+    from . import narration, reading
+
+    record = Record.find(name)
+    if console:
+        reading.show([record], "console", follow=follow, write=reading.out)
+        return
+
+    def write(data: bytes) -> None:
+        for event in reading.parsed(data):
+            click.echo(narration.line(event))
+
+    reading.show([record], "events", follow=follow, write=write)
+    problem = record.status().problem
+    if problem is not None and not record.is_kept():
+        click.echo(f"It ended by itself: {problem.message}", err=True)

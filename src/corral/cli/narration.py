@@ -1,0 +1,65 @@
+"""Events of a kept sandbox as lines for a person: `corral logs`, and `corral up` in front."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_STATES = {
+    "starting": "starting",
+    "running": "running",
+    "paused": "paused",
+    "stopping": "stopping",
+    "stopped": "stopped",
+    "failed": "failed",
+}
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """One event, as it is in the event log, in words; its time first."""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(event.get("time", 0))))
+    tell = _TELL.get(str(event.get("event")), _other)
+    return f"{moment}  {tell(event)}"
+
+
+def _state(event: Mapping[str, Any]) -> str:
+    return _STATES.get(str(event.get("state")), "in a state that is not known")
+
+
+def _phase(event: Mapping[str, Any]) -> str:
+    return str(event.get("message"))
+
+
+def _notice(event: Mapping[str, Any]) -> str:
+    return f"{event.get('level')}: {event.get('message')}"
+
+
+def _command(event: Mapping[str, Any]) -> str:
+    return f"command {event.get('command')}: {shlex.join(map(str, event.get('argv', ())))}"
+
+
+def _ended(event: Mapping[str, Any]) -> str:
+    return (
+        f"command {event.get('command')} ended with status {event.get('status')} "
+        f"after {event.get('seconds')} s"
+    )
+
+
+def _failed(event: Mapping[str, Any]) -> str:
+    return "error: " + "\n  ".join(str(event[key]) for key in ("message", "hint") if event.get(key))
+
+
+def _other(event: Mapping[str, Any]) -> str:
+    return str(event.get("event"))
+
+
+_TELL: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "state": _state,
+    "phase": _phase,
+    "notice": _notice,
+    "command-started": _command,
+    "command-ended": _ended,
+    "failed": _failed,
+}

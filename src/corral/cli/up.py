@@ -1,0 +1,38 @@
+"""`corral up`: a sandbox on the current folder that stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from .options import current_folder, known_name, sandbox_options, wanted
+
+EPILOG = """\b
+Examples:
+  corral up -d                    start one, named as the folder, and return
+  corral exec app -- make test    use it
+  corral up                       in front, with its events, until Ctrl-C
+  corral up web -d --memory 2g --share ~/data
+
+\b
+Options hold until the next `corral up`; `corral start` uses them again.
+Exit status: 0; 125 when it cannot be started or ended by itself.
+"""
+
+
+@click.command("up", epilog=EPILOG)
+@click.argument("name", required=False, shell_complete=known_name)
+@click.option("-d", "--detach", is_flag=True, help="Return when it is up; it stays.")
+@sandbox_options
+def command(name: str | None, detach: bool, **parameters: Any) -> None:
+    """Start a sandbox on the current folder, and keep it.
+
+    NAME is the folder's own unless given.
+    """
+    from . import keeping
+
+    asked = wanted({"name": name, **parameters})
+    sys.exit(keeping.up(asked, current_folder(), dict(os.environ), detach=detach))

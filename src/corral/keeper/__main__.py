@@ -1,0 +1,38 @@
+"""The keeper's process: `python -P -m corral.keeper NAME`, started by `launch`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import CorralError, SandboxGoneError
+from ..proc.detached import CONTROL_FD, close_others
+from .launch import Starter
+from .life import keep
+from .model import Problem
+from .store import Record
+
+
+def main(name: str) -> int:
+    """Keep the sandbox until it ends; returns the exit status."""
+    close_others()
+    os.chdir("/")  # the folder it was started in may be removed, or its file system unmounted
+    os.umask(0o077)
+    starter = Starter(CONTROL_FD)
+    try:
+        record = Record.find(name)
+        with record.keeping():
+            keep(record, starter.report, ready=starter.ready, abandoned=CONTROL_FD)
+    except CorralError as error:
+        starter.failed(Problem.of(error))
+        return 1
+    except BaseException as error:
+        gone = SandboxGoneError(f"the keeper failed: {type(error).__name__}: {error}")
+        starter.failed(Problem.of(gone))
+        raise
+    starter.failed(Problem.of(SandboxGoneError(f"the sandbox {name} was stopped meanwhile.")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

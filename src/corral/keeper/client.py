@@ -1,0 +1,241 @@
+"""A kept sandbox, from another process: as `Sandbox`, over the keeper's socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from ..channel import Channel, Stream
+from ..errors import (
+    ChannelError,
+    CorralError,
+    ExecError,
+    GuestError,
+    SandboxGoneError,
+    SandboxStateError,
+    StreamResetError,
+)
+from ..sandbox.execution import Execution
+from ..sandbox.why_gone import WhyGone
+from . import messages
+from .model import VERSION, Problem
+from .server import SOCKET, peer_uid
+from .store import Record
+
+T = TypeVar("T")
+
+_CALL_TIME = 90.0  # seconds: longer than the keeper waits for its guest
+_SETTLING = 5.0  # seconds for the reason of an end to come, which is looked for in many logs
+
+
+class Kept:
+    """A sandbox that a keeper has. Made by `connect`."""
+
+    def __init__(self, record: Record, channel: Channel, why_gone: WhyGone) -> None:
+        self.name = record.name
+        self.hello: messages.Hello
+        self._record = record
+        self._channel = channel
+        self._why_gone = why_gone
+        self._statuses: dict[int, asyncio.Future[int]] = {}
+        self._next = 1
+        channel.handle("exited", self._exited)
+        channel.handle("gone", self._gone)
+
+    def _exited(self, params: dict[str, object]) -> None:
+        number, status = params.get("exec"), params.get("status")
+        if type(number) is not int or type(status) is not int:
+            raise ChannelError("the keeper reported an end of a command that makes no sense.")
+        future = self._statuses.pop(number, None)
+        if future is not None and not future.done():  # else nobody waits for it any more
+            future.set_result(status)
+
+    def _gone(self, params: dict[str, object]) -> None:
+        found = params.get("problem")
+        problem = messages.read(found if isinstance(found, dict) else {}, Problem)
+        self._why_gone.set(problem.error())
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        terminal: tuple[int, int] | None = None,
+        agent: int = 1,
+        builtin: bool = False,
+    ) -> Execution:
+        """Start a command, as `Sandbox.exec` does, with the same errors and SandboxStateError."""
+        names = ("stdin", "stdout") if terminal else ("stdin", "stdout", "stderr")
+        streams = {name: self._channel.open_stream() for name in names}
+        number, self._next = self._next, self._next + 1
+        call = messages.ExecCall(
+            exec=number,
+            argv=[messages.packed(item) for item in argv],
+            streams={name: stream.id for name, stream in streams.items()},
+            environment={
+                messages.packed(name): messages.packed(value)
+                for name, value in (environment or {}).items()
+            },
+            workdir=None if workdir is None else messages.packed(workdir),
+            terminal=terminal,
+            agent=agent,
+            builtin=builtin,
+        )
+        # Before the call: a short command may end before this task runs again.
+        status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._statuses[number] = status
+        try:
+            await self._call("exec", messages.write(call))
+        except BaseException as error:
+            self._statuses.pop(number, None)
+            for stream in streams.values():
+                stream.reset("the command did not start")
+            if isinstance(error, ValueError):
+                raise ExecError(
+                    f"the command line and environment are too long: {error}.",
+                    hint="Pass long input through standard input or a file.",
+                ) from error
+            raise
+        for name in names[1:]:
+            await streams[name].end()  # nothing goes that way
+        return Execution(self._channel, number, streams, status, self.or_lost)
+
+    async def kill(self, agent: int = 1) -> None:
+        """End every process of an agent at once."""
+        await self._call("kill", {"agent": agent})
+
+    async def sync(self) -> None:
+        """Have the guest write everything back to the shares."""
+        await self._call("sync", {})
+
+    async def pause(self) -> None:
+        """Halt the machine."""
+        await self._call("pause", {})
+
+    async def resume(self) -> None:
+        """Let a halted machine go on, its clock right again."""
+        await self._call("resume", {})
+
+    async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - the guest's, not ours
+        """Begin its end; timeout: seconds for its commands. `wait_until_left` tells of the end."""
+        await self._call("stop", {"timeout": timeout})
+
+    async def inspect(self) -> dict[str, Any]:
+        """What is known only while it runs."""
+        return await self._object("inspect")
+
+    async def stats(self) -> dict[str, Any]:
+        """What it uses."""
+        return await self._object("stats")
+
+    async def follow(self, what: Literal["events", "console"]) -> Stream:
+        """A log, from its beginning until the sandbox ends."""
+        stream = self._channel.open_stream()
+        await self._call("follow", {"what": what, "stream": stream.id})
+        await stream.end()
+        return stream
+
+    async def or_lost(self, awaitable: Awaitable[T]) -> T:
+        """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""
+        return await self._why_gone.guard(awaitable)
+
+    async def reason(self, seconds: float = _SETTLING) -> CorralError | None:
+        """Why it is gone, given so long to be known; None while it lives."""
+        await self._why_gone.settle(seconds)
+        return self._why_gone.reason
+
+    async def _object(self, method: str) -> dict[str, Any]:
+        answer = await self._call(method, {})
+        if not isinstance(answer, dict):
+            raise ChannelError(f"the keeper answered {method} with no object.")
+        return answer
+
+    async def _call(self, method: str, params: dict[str, Any]) -> object:
+        try:
+            return await self.or_lost(self._channel.call(method, params, timeout=_CALL_TIME))
+        except GuestError as error:
+            raise messages.read(error.data, Problem).error() from error
+
+    async def greet(self) -> None:
+        """Make sure that we understand each other. Raises SandboxStateError."""
+        self.hello = messages.read(await self._greeting(), messages.Hello)
+
+    async def _greeting(self) -> dict[str, Any]:
+        answer = await self._call("hello", {"version": VERSION})
+        return answer if isinstance(answer, dict) else {}
+
+
+@contextlib.asynccontextmanager
+async def connect(name: str) -> AsyncIterator[Kept]:
+    """The sandbox `name`, which must have a keeper.
+
+    Raises UnknownSandboxError, SandboxStateError, and whatever ended it; inside, an error that
+    comes of its end is replaced by the reason for that.
+    """
+    record = Record.find(name)
+    sock = await _dial(record)
+    why_gone = WhyGone()
+    channel = await Channel.start(sock, peer="the keeper")
+    kept = Kept(record, channel, why_gone)
+    async with channel:
+        watch = asyncio.create_task(_watch(record, channel, why_gone), name="watch-keeper")
+        try:
+            await kept.greet()
+            yield kept
+        except (ChannelError, SandboxGoneError, StreamResetError) as error:
+            reason = await kept.reason()
+            if reason is None or reason is error:
+                raise
+            raise reason from error
+        finally:
+            watch.cancel()
+
+
+async def _watch(record: Record, channel: Channel, why_gone: WhyGone) -> None:
+    """When the channel ends without a reason given: why."""
+    error = await channel.wait_closed()
+    if why_gone.reason is None:
+        # Its lock is free once the kernel has closed what it had, which closed this socket, too.
+        await asyncio.to_thread(record.wait_until_left)
+        problem = record.status().problem
+        why_gone.set(problem.error() if problem is not None else error)
+
+
+async def _dial(record: Record) -> socket.socket:
+    status = record.status()
+    if status.state in ("stopped", "failed"):
+        raise _not_there(record)
+    path = os.path.join(status.run_folder, SOCKET)  # noqa: PTH118 - may be relative to nothing
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, path)
+        if peer_uid(sock) != os.getuid():
+            raise PermissionError(1, "it is another user's")
+    except OSError as error:
+        sock.close()
+        if record.status().state in ("stopped", "failed"):
+            raise _not_there(record) from error
+        raise SandboxStateError(
+            f"the sandbox {record.name} does not answer yet: {error.strerror}.",
+            hint="Try again when it is up.",
+        ) from error
+    return sock
+
+
+def _not_there(record: Record) -> CorralError:
+    """Why there is nobody to talk to."""
+    status = record.status()
+    hint = f"Start it: corral start {record.name}"
+    if status.problem is None:
+        return SandboxStateError(f"the sandbox {record.name} is stopped.", hint=hint)
+    return SandboxStateError(
+        f"the sandbox {record.name} does not run: {status.problem.message}",
+        hint=status.problem.hint or hint,
+        detail=status.problem.detail,
+    )
