@@ -8,8 +8,8 @@ from .options import known_name
 
 EPILOG = """\b
 Examples:
-  corral events app                          one JSON object a line
-  corral events -f | jq -c 'select(.event == "command-ended")'
+  corral events app       one JSON object a line
+  corral events -f        of all that run, as they come
 """
 
 

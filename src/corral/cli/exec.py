@@ -14,7 +14,7 @@ EPILOG = """\b
 Examples:
   corral exec app -- make test
   corral exec app -t -- python3
-  tar c . | corral exec app -w /tmp -- tar x
+  corral exec app -w /tmp -- ls -la
   corral exec app -e MODE=ci -- ./build.sh
 
 \b

@@ -12,7 +12,6 @@ from .options import known_name
 EPILOG = """\b
 Examples:
   corral inspect app
-  corral inspect app | jq .status.state
 """
 
 

@@ -8,7 +8,7 @@ from .options import known_name
 
 EPILOG = """\b
 Examples:
-  corral pause app && corral resume app
+  corral pause app
 """
 
 

@@ -13,9 +13,9 @@ from .options import known_name
 EPILOG = """\b
 Examples:
   corral shell app
-  echo 'id; pwd' | corral shell app
 
 \b
+Commands may come through a pipe: echo 'id; pwd' | corral shell app
 Exit status: the shell's, as with `corral exec`.
 """
 

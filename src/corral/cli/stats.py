@@ -12,9 +12,9 @@ from .options import known_name
 
 EPILOG = """\b
 Examples:
-  corral stats              all that run
-  corral stats app --watch  every second, until Ctrl-C
-  corral stats --json       for scripts
+  corral stats                all that run
+  corral stats app --watch    every second, until Ctrl-C
+  corral stats --json         for scripts
 """
 
 INTERVAL = 1.0  # seconds

@@ -12,9 +12,8 @@ from .options import current_folder, known_name, sandbox_options, wanted
 
 EPILOG = """\b
 Examples:
-  corral up -d                    start one, named as the folder, and return
-  corral exec app -- make test    use it
-  corral up                       in front, with its events, until Ctrl-C
+  corral up -d              start one, named as the folder, and return
+  corral up                 in front, with its events, until Ctrl-C
   corral up web -d --memory 2g --share ~/data
 
 \b

@@ -8,7 +8,7 @@ from .options import known_name
 
 EPILOG = """\b
 Examples:
-  corral wait app && echo stopped
+  corral wait app
 
 \b
 Exit status: 0 when it was stopped; 125, with the reason, when it ended by itself.
