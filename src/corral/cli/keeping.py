@@ -41,7 +41,7 @@ def up(wanted: Wanted, folder: Path, environ: Mapping[str, str], *, detach: bool
             _check_free(record, spec.workspace.path)
             facts = host_facts(report, assume_yes=wanted.assume_yes)
             # Here, where a person can be asked and sees what is fetched; the keeper finds it done.
-            prepare(make_plan(spec, facts, environ), facts, report)
+            prepare(make_plan(spec, facts, environ, kept=True), facts, report)
             record.write_request(
                 Request(
                     spec=spec,

@@ -22,6 +22,7 @@ from .model import VERSION, Problem, Request, State, Status
 from .server import Server
 from .store import Record, boot_id
 
+DISK = "disk.qcow2"  # in the record's folder
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -78,7 +79,7 @@ class _Life:
         self._keeper.become("starting")
         request, report = self._request, self._keeper.report
         facts = host_facts(report)
-        self._plan = make_plan(request.spec, facts, request.environ)
+        self._plan = make_plan(request.spec, facts, request.environ, kept=True)
         sweep()
         self._parts = prepare(self._plan, facts, report)
 
@@ -146,6 +147,7 @@ class _Life:
                 self._plan,
                 self._parts,
                 self._keeper.report,
+                disk=self._record.folder / DISK,
                 folder=folder,
                 console=self._console.write,
                 console_echo=console_echo,
