@@ -150,9 +150,25 @@ class NotExecutableError(ExecError):
 
 
 class ExecTimeoutError(ExecError):
-    """The command ran longer than its time limit and was ended."""
+    """The command ran longer than its time limit.
+
+    stdout, stderr: what it had written, where that was kept.
+    """
 
     exit_status = 124
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        detail: str | None = None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+    ) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.stdout = stdout
+        self.stderr = stderr
 
 
 class CommandFailedError(ExecError):

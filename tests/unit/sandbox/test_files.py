@@ -29,7 +29,7 @@ from corral.errors import (
 )
 from corral.sandbox.files import Executor, Files
 from corral_guest import tar
-from tests.support.builtins import Liar, Local
+from tests.support.local import Liar, Local
 
 
 @pytest.fixture

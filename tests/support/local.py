@@ -1,11 +1,12 @@
-"""An executor of built-ins without a machine: a process of this host, or a guest that lies."""
+"""Executors without a machine: processes of this host, or a guest that lies."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corral.errors import StreamResetError
@@ -27,7 +28,12 @@ class Output:
         return await self._reader.read(limit)
 
     def reset(self, reason: str = "") -> None:
-        pass
+        # asyncio tells of a process's end once its pipes are read to theirs.
+        self._drained = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        while await self._reader.read(1 << 20):
+            pass
 
 
 class Input:
@@ -47,6 +53,8 @@ class Input:
     async def end(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
 
     def reset(self, reason: str = "") -> None:
         if self._writer is not None:
@@ -54,17 +62,25 @@ class Input:
 
 
 class Local:
-    """Runs built-ins as processes of this host, in `folder`."""
+    """Runs commands and built-ins as processes of this host, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.started: list[asyncio.subprocess.Process] = []
 
-    async def exec(self, argv: Sequence[str], **_options: object) -> LocalExecution:
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        builtin: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **_options: object,
+    ) -> LocalExecution:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROGRAM, *argv),
+            *((sys.executable, "-c", PROGRAM, *argv) if builtin else argv),
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
+            start_new_session=True,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -89,7 +105,11 @@ class LocalExecution:
 
     async def signal(self, number: int, *, group: bool = False) -> None:
         if self._process.returncode is None:
-            self._process.send_signal(number)
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self._process.pid, number)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        pass
 
 
 class Liar:

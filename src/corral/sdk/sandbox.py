@@ -1,0 +1,257 @@
+"""A sandbox for programs that use asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from ..errors import ChannelError, ProcessError, SandboxError, SandboxGoneError
+from ..events import Event, Notice, Report
+from ..host.limits import capacity
+from ..plan import Plan
+from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
+from ..sandbox.files import Executor, Files
+from ..spec import load_spec
+from . import process as processes
+from .options import Options, Spec
+from .process import OUTPUT_LIMIT, AsyncLines, AsyncProcess, Result
+
+_LOG = logging.getLogger("corral")
+_LEVELS = {"warning": logging.WARNING, "error": logging.ERROR}
+_SIZE = (24, 80)  # rows and columns of a terminal, unless told otherwise
+
+
+class AsyncSandbox:
+    """A virtual machine on a folder, for as long as the `async with` block lasts.
+
+        async with AsyncSandbox(workspace=".") as box:
+            result = await box.exec(["make", "test"], timeout=600)
+
+    spec: options that hold where none of the same name is given. report: called with everything
+    that happens (corral.events); by default warnings go to the logger "corral". Options: see
+    `Options`. Starting raises ConfigError, PlanError or HostError when the host cannot do this,
+    BootError when the machine does not come up. After the block nothing of it is left, whatever
+    ended the block. Not for use from several event loops at once.
+    """
+
+    def __init__(
+        self, spec: Spec | None = None, /, *, report: Report | None = None,
+        **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        self._spec: Spec | None = Spec(spec, **options)
+        self._report = report or _to_log
+        self._name = ""
+        self._accel = ""
+        self._task: asyncio.Task[None] | None = None
+        self._leave: asyncio.Future[None] | None = None
+        self._executor: Executor | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.close(value)
+
+    async def start(self) -> Self:
+        """Start it, where an `async with` block does not fit; `close` must follow."""
+        if self._task is not None or self._closed:
+            raise SandboxError("a sandbox starts once.", hint="Make another one.")
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Executor] = loop.create_future()
+        self._leave = loop.create_future()
+        # A task of its own: what is entered must be left by the same one, whoever calls `close`.
+        self._task = loop.create_task(self._live(ready, self._leave), name="sandbox")
+        try:
+            await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        if not ready.done():
+            self._closed = True
+            await self._task  # raises why
+        self._executor = ready.result()
+        return self
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """End it; everything is written back to the workspace. Again: nothing happens.
+
+        error: what ends the block. An interrupt ends the machine at once; an error that comes of
+        the machine's end is replaced by the reason for that (SandboxGoneError).
+        """
+        self._closed, self._executor = True, None
+        if self._task is None or self._leave is None:
+            return
+        if error is not None and not isinstance(error, Exception):
+            self._task.cancel()
+        elif not self._leave.done():
+            if isinstance(error, ChannelError | ProcessError | SandboxError):
+                self._leave.set_exception(error)
+            else:
+                self._leave.set_result(None)
+        try:
+            await asyncio.wait((self._task,))
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        if not self._task.cancelled():
+            found = self._task.exception()
+            if found is not None and found is not error:
+                raise found
+
+    async def _end(self) -> None:
+        """At once, whatever else happens."""
+        self._closed = True
+        assert self._task is not None
+        self._task.cancel()
+        while not self._task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((self._task,))
+
+    async def _live(self, ready: asyncio.Future[Executor], leave: asyncio.Future[None]) -> None:
+        async with self._opened() as executor:
+            ready.set_result(executor)
+            await leave
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Executor]:
+        assert self._spec is not None
+        plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
+        self._name, self._accel = plan.name, plan.machine.accel
+        async with start(plan, parts, self._report) as sandbox:
+            yield sandbox
+
+    # What it does
+
+    @property
+    def name(self) -> str:
+        """The sandbox's name."""
+        return self._name
+
+    @property
+    def accel(self) -> str:
+        """What runs the machine: "kvm", or "tcg" (emulated, some ten times slower)."""
+        return self._accel
+
+    @property
+    def files(self) -> Files:
+        """Its files, as the agent sees them."""
+        return Files(self.alive())
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends the command, not only the waiting
+        check: bool = False,
+        input: bytes | str = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        output_limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a command to its end.
+
+        argv: program and arguments; there is no shell. timeout: seconds; then its process group
+        gets TERM and, two seconds later, KILL. check: raise CommandFailedError for a status that is
+        not 0. input: its standard input. env: variables, in addition to the sandbox's. cwd: an
+        absolute folder, default the workspace. output_limit: bytes of each stream.
+
+        Raises CommandNotFoundError, NotExecutableError, ExecError when it does not start,
+        ExecTimeoutError (with what it wrote), SandboxGoneError.
+        """
+        process = await self.spawn(argv, env=env, cwd=cwd)
+        data = input.encode() if isinstance(input, str) else input
+        return await processes.run(
+            process, argv, input=data, timeout=timeout, check=check, limit=output_limit
+        )
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> AsyncLines:
+        """Run a command and iterate over its lines, of standard output and error as they come.
+
+        It starts with the first line that is asked for. See `exec` for the arguments and errors;
+        with check, CommandFailedError comes after the last line.
+        """
+
+        async def begin() -> AsyncProcess:
+            return await self.spawn(argv, env=env, cwd=cwd)
+
+        return AsyncLines(begin, argv, timeout=timeout, check=check)
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        tty: bool | tuple[int, int] = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> AsyncProcess:
+        """Start a command and talk to it.
+
+        tty: give it a terminal, of 24 rows and 80 columns or of the (rows, columns) given. Raises
+        CommandNotFoundError, NotExecutableError, ExecError, SandboxGoneError.
+        """
+        if isinstance(argv, str | bytes) or not argv:
+            raise TypeError('argv must be a list such as ["ls", "-l"]; there is no shell')
+        if cwd is not None and not cwd.startswith("/"):
+            raise ValueError("cwd must be an absolute path in the sandbox")
+        environment = dict(env or {})
+        size = _SIZE if tty is True else (tty or None)
+        if size is not None:
+            environment.setdefault("TERM", os.environ.get("TERM", "xterm"))
+        execution = await self.alive().exec(
+            tuple(argv), environment=environment, workdir=cwd, terminal=size
+        )
+        return AsyncProcess(execution)
+
+    def alive(self) -> Executor:
+        """What runs commands in it. Raises SandboxGoneError when it does not run."""
+        if self._executor is None:
+            raise SandboxGoneError(
+                "the sandbox does not run: its block has ended."
+                if self._closed
+                else "the sandbox was not started.",
+                hint="Use it inside its `with` block.",
+            )
+        return self._executor
+
+
+def _prepared(wanted: Spec, report: Report) -> tuple[Plan, Parts]:
+    """All that takes time and needs no machine yet."""
+    environ = dict(os.environ)
+    spec = load_spec(
+        wanted.folder,
+        wanted.overrides(),
+        environ,
+        config_file=wanted.config_file,
+        force=wanted.force,
+        capacity=capacity(),
+    )
+    for warning in spec.warnings:
+        report(Notice(level="warning", message=warning))
+    facts = host_facts(report)
+    plan = make_plan(spec, facts, environ)
+    sweep()
+    return plan, prepare(plan, facts, report)
+
+
+def _to_log(event: Event) -> None:
+    if isinstance(event, Notice):
+        _LOG.log(_LEVELS.get(event.level, logging.INFO), "%s", event.message)
