@@ -194,6 +194,25 @@ def check_memory(total: int, available: int) -> Check:
     return Check("memory", "ok", finding)
 
 
+def check_limits(facts: Facts) -> Check:
+    """Whether limits on the host ([limits]) can be enforced."""
+    groups = facts.cgroups
+    if groups.mounted != "v2":
+        kind = {"v1": "cgroup v1", "hybrid": "cgroup v1 and v2 mixed", "none": "no cgroups"}
+        return Check("limits", "warn", f"{kind[groups.mounted]}: [limits] cannot be enforced", None)
+    if groups.base is not None and groups.controllers:
+        return Check("limits", "ok", f"a control group of its own: {' '.join(groups.controllers)}")
+    if groups.manager and groups.systemd_run:
+        of = "your" if groups.manager == "user" else "the system's"
+        return Check("limits", "ok", f"by {of} systemd: {' '.join(groups.offers) or 'nothing'}")
+    return Check(
+        "limits",
+        "warn",
+        "no systemd runs for you, and no control group is yours: [limits] cannot be enforced",
+        "Log in so that systemd runs for you, or run corral in a unit (`corral unit`).",
+    )
+
+
 def check_cpus(cpus: int) -> Check:
     """Processors this process may use."""
     return Check("cpus", "ok", "1 processor" if cpus == 1 else f"{cpus} processors")

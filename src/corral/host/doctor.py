@@ -44,6 +44,7 @@ def judge(facts: Facts, system: System) -> list[Check]:
         checks.check_vsock(facts, can_fetch=can_fetch),
         checks.check_memory(facts.memory, min(available_memory(system), facts.memory)),
         checks.check_cpus(facts.cpus),
+        checks.check_limits(facts),
         _folder("cache folder", _check_cache),
         _folder("state folder", _check_state),
         _folder("run folder", lambda: _check_run(system)),

@@ -16,6 +16,7 @@ import msgspec
 
 from .. import paths
 from . import kvm as kvm_probe
+from .cgroups import Cgroups, find_cgroups
 from .kvm import KvmFinding
 from .limits import count_cpus, usable_memory
 from .platform import AppArmor, OsRelease, find_apparmor, find_os_release
@@ -70,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     apparmor: AppArmor
     usr_owner: int = 0
     mke2fs: Program | None = None
+    cgroups: Cgroups = Cgroups()
 
     @property
     def own_virtiofsd(self) -> Virtiofsd | None:
@@ -149,6 +151,7 @@ def measure(
         apparmor=find_apparmor(system),
         usr_owner=_owner(system.path("/usr")),
         mke2fs=find_mke2fs(system),
+        cgroups=find_cgroups(system),
     )
     new.programs = versions.used
     if need.fresh or new != old:

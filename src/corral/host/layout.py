@@ -40,6 +40,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     mounts: folders that must be mount points of their own, so that a guest cannot rename them away
     with what is protected inside. protected: made read-only. absent: protected paths that do not
     exist: their appearance is reported. git_common: a linked worktree's common .git, outside.
+    disk: under its file system, as "259:0".
     """
 
     path: str
@@ -49,6 +50,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     masked_files: tuple[str, ...] = ()
     masked_folders: tuple[str, ...] = ()
     git_common: str | None = None
+    disk: str | None = None
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from ..host.layout import Layout
 from ..host.packages import how_to_install, missing_sentence
 from ..host.programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, Program
 from ..spec import Spec
-from . import guest, trees
+from . import guest, limits, trees
 from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
 
 MODULES = ("virtio_pci", "virtio_balloon", "overlay")
@@ -75,6 +75,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
         kernel=spec.machine.kernel,
         notes=spec.warnings,
         disk=_disk(spec, facts),
+        limits=limits.build(spec.limits, facts.cgroups, layout.workspace.disk),
     )
 
 

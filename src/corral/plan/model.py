@@ -70,6 +70,22 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     watched: tuple[str, ...]
 
 
+class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How limits are enforced on the host.
+
+    subtree: a control group below the folder `base`, with `controllers` and `files` (name, text).
+    scope: one of systemd's (the user's or the system's), made by the program `base`, with
+    `properties`.
+    """
+
+    way: Literal["subtree", "scope"]
+    base: str
+    controllers: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    manager: Literal["user", "system"] | None = None
+    properties: tuple[str, ...] = ()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox. modules: guest kernel modules wanted, by name. later_modules: those loaded
     when asked for. disk: bytes of the disk that keeps what is written to the system; 0: none.
@@ -85,3 +101,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str | None
     notes: tuple[str, ...]
     disk: int = 0
+    limits: HostLimits | None = None

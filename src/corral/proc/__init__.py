@@ -2,6 +2,6 @@
 
 from .crash import crash_point
 from .log import Log
-from .process import Helpers, Process
+from .process import Bounds, Helpers, Process
 
-__all__ = ["Helpers", "Log", "Process", "crash_point"]
+__all__ = ["Bounds", "Helpers", "Log", "Process", "crash_point"]

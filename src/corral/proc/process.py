@@ -13,18 +13,21 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import dataclasses
+import errno
 import fcntl
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import HostError, ProcessError
 from . import bwrap, warden
 from .crash import crash_point
+from .groups import Group
 from .holders import end_holders
 from .log import Log
 
@@ -90,6 +93,19 @@ def ended_how(status: int) -> str:
         return f"ended with status {status}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits on the host for all of a warden's processes.
+
+    prefix: a command line that starts bubblewrap, with `environment` beside the usual. group: the
+    warden is moved there before it starts anything.
+    """
+
+    prefix: tuple[str, ...] = ()
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    group: Group | None = None
+
+
 class Helpers:
     """The helper processes of one sandbox, and their warden.
 
@@ -115,28 +131,39 @@ class Helpers:
     @classmethod
     @contextlib.asynccontextmanager
     async def start(
-        cls, bwrap_argv: tuple[str, ...], *, root: bool, run_folder: Path | None
+        cls,
+        bwrap_argv: tuple[str, ...],
+        *,
+        root: bool,
+        run_folder: Path | None,
+        bounds: Bounds | None = None,
     ) -> AsyncIterator[Helpers]:
         """Start the warden; on leaving, end every helper and wait until all are gone.
 
         bwrap_argv: how bubblewrap is run. run_folder: removed by the warden when it ends.
         Raises HostError.
         """
-        helpers = cls._launch(bwrap_argv, root, run_folder)
-        try:
-            crash_point("warden-spawned")
-            await helpers._wait_up()
-            crash_point("warden-up")
-            yield helpers
-        finally:
-            await helpers._finish()
+        bounds = bounds or Bounds()
+        with _made(bounds.group):
+            helpers = cls._launch(bwrap_argv, root, run_folder, bounds)
+            try:
+                crash_point("warden-spawned")
+                await helpers._wait_up()
+                if bounds.group is not None:
+                    helpers._enter(bounds.group)
+                crash_point("warden-up")
+                yield helpers
+            finally:
+                await helpers._finish()
 
     @classmethod
-    def _launch(cls, bwrap_argv: tuple[str, ...], root: bool, run_folder: Path | None) -> Helpers:
+    def _launch(
+        cls, bwrap_argv: tuple[str, ...], root: bool, run_folder: Path | None, bounds: Bounds
+    ) -> Helpers:
         command = [sys.executable, "-I", "-S", "-E", str(Path(warden.__file__))]
         if run_folder is not None:
             command.append(str(run_folder))
-        argv = bwrap.warden(bwrap_argv, tuple(command), root=root)
+        argv = (*bounds.prefix, *bwrap.warden(bwrap_argv, tuple(command), root=root))
         with contextlib.ExitStack() as passed, contextlib.ExitStack() as failed:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             passed.callback(theirs.close)
@@ -157,7 +184,7 @@ class Helpers:
                 pid = os.posix_spawn(
                     argv[0],
                     argv,
-                    _LAUNCHER_ENVIRONMENT,
+                    {**_LAUNCHER_ENVIRONMENT, **bounds.environment},
                     file_actions=actions,
                     setsid=True,
                     setsigmask=[],
@@ -196,6 +223,14 @@ class Helpers:
             hint="Run `corral doctor`: it says what this host forbids.",
             detail=self.log.tail() or None,
         )
+
+    def _enter(self, group: Group) -> None:
+        """Move the warden, and bubblewrap above it, into a control group."""
+        try:
+            for pidfd in (self._bubblewrap, self._warden):
+                group.add(_pid(pidfd))
+        except OSError as error:
+            raise _group_error(error) from error
 
     async def spawn(
         self,
@@ -322,6 +357,39 @@ class Helpers:
         for log in (self.log, *self._logs):
             log.drain()
             log.close()
+
+
+@contextlib.contextmanager
+def _made(group: Group | None) -> Iterator[None]:
+    """A control group that is there meanwhile."""
+    if group is None:
+        yield
+        return
+    try:
+        group.make()
+    except OSError as error:
+        raise _group_error(error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the next start sweeps
+            group.remove()
+
+
+def _group_error(error: OSError) -> HostError:
+    return HostError(
+        f"the limits cannot be enforced: {error.filename}: {error.strerror}.",
+        hint="Run corral in a control group of its own (`corral unit`), or leave [limits] out.",
+    )
+
+
+def _pid(pidfd: int) -> int:
+    """The process of a pidfd, as our own PID namespace counts (proc(5), fdinfo)."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == "Pid":
+            return int(value)
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), "pidfd")
 
 
 async def _ended(pidfd: int) -> None:

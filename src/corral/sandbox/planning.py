@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from ..events import Report
-from ..host import Facts, layout, measure
+from ..host import Facts, System, layout, measure
+from ..host.cgroups import disk_of
 from ..paths import program_files
 from ..plan import Plan, build
 from ..spec import PROTECTED, Spec, mask_matcher
@@ -41,4 +42,8 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
         is_masked=mask_matcher(spec.workspace.mask) if spec.workspace.mask else None,
         program=program_files(),
     )
+    if spec.limits.io_read or spec.limits.io_write:
+        disk = disk_of(System(), spec.workspace.path)
+        workspace = msgspec.structs.replace(found.workspace, disk=disk)
+        found = msgspec.structs.replace(found, workspace=workspace)
     return build(spec, facts, found, environ)

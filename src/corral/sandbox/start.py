@@ -36,6 +36,7 @@ from ..templates import Template, mark_broken
 from .descriptors import connect, memfd
 from .disk import Disk, opened
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
+from .limits import bounds
 from .machine import LAST_WORDS, SETTLING, Machine
 from .parts import Parts
 from .run_folder import run_folder
@@ -81,7 +82,12 @@ async def start(
             report(Notice(level="info", message=f"logs are kept in {folder}"))
         remove = None if keep else folder
         async with (
-            Helpers.start(facts.bwrap.argv, root=facts.user.uid == 0, run_folder=remove) as helpers,
+            Helpers.start(
+                facts.bwrap.argv,
+                root=facts.user.uid == 0,
+                run_folder=remove,
+                bounds=bounds(plan, folder.name),
+            ) as helpers,
             contextlib.AsyncExitStack() as stack,
         ):
             plugged = None

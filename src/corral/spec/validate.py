@@ -29,6 +29,7 @@ from .model import (
     Spec,
     Workspace,
 )
+from .sizes import format_size
 from .text import has_control, is_unicode, printable
 from .values import EnvVar, NamedShare, looks_like_credential
 
@@ -39,6 +40,7 @@ _PSEUDO = ("/dev", "/proc", "/sys")
 # In the guest these come from the toolbox or the kernel.
 _RESERVED_BELOW = (*_SYSTEM, *_PSEUDO, "/nix/store", "/corral")
 _RESERVED = ("/", "/home", "/nix", "/opt", "/root", "/run", "/tmp", "/var")  # noqa: S108
+_HELPERS_MEMORY = 256 << 20  # bytes: QEMU and the file servers beside the guest, rounded up
 _SENSITIVE = (
     ".ssh",
     ".gnupg",
@@ -103,8 +105,10 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
         if not any(beneath(path, known) or beneath(known, path) for known in _protected(place))
     ]
     env = _environment(merged["run.env"], environ, warnings)
+    machine, limits = _machine(merged, place), _limits(merged)
+    warnings += _tight(machine, limits)
     return Spec(
-        machine=_machine(merged, place),
+        machine=machine,
         workspace=workspace,
         shares=tuple(shares),
         run=Run(
@@ -115,7 +119,7 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
             tools=tools,
             image=cast("Image", scalar(merged, "run.image")),
         ),
-        limits=_limits(merged),
+        limits=limits,
         name=cast("str | None", scalar(merged, "name")) or default_name(place.workspace),
         warnings=tuple(warnings),
     )
@@ -322,6 +326,16 @@ def _machine(merged: Merged, place: Place) -> Machine:
         checkpoints=bool(scalar(merged, "machine.checkpoints")),
         disk=cast("int", scalar(merged, "machine.disk")),
     )
+
+
+def _tight(machine: Machine, limits: Limits) -> list[str]:
+    """What to say when the whole guest does not fit into its limit."""
+    if limits.memory is None or limits.memory >= machine.memory + _HELPERS_MEMORY:
+        return []
+    return [
+        f"limits.memory ({format_size(limits.memory)}) leaves little room above machine.memory "
+        f"({format_size(machine.memory)}): a guest that uses all of its memory is ended."
+    ]
 
 
 def _limits(merged: Merged) -> Limits:

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from corral.errors import HostError, ProcessError
-from corral.proc import Helpers, process
+from corral.proc import Bounds, Helpers, process
+from corral.proc.groups import Group
 from corral.proc.process import ended_how
 from tests.support.leftovers import descriptors, family, wait_until_gone
 from tests.unit.proc.conftest import marked
@@ -177,6 +178,61 @@ async def test_on_leaving_all_are_gone_also_those_that_hid(
     assert not marked(mark), "not even for a moment"
     assert await first.exited == -signal.SIGKILL
     assert not wait_until_gone(10)
+
+
+class Recorded(Group):
+    """A control group that is only written down."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        super().__init__("/nowhere", "demo", (), ())
+        self.did: list[object] = []
+        self._refuses = refuses
+
+    def make(self) -> None:
+        self.did.append("make")
+
+    def add(self, pid: int) -> None:
+        if self._refuses:
+            raise PermissionError(1, "Operation not permitted", "/nowhere/cgroup.procs")
+        self.did.append(psutil.Process(pid).cmdline())
+
+    def remove(self) -> None:
+        self.did.append("remove")
+
+
+async def test_the_warden_is_in_its_group_before_it_starts_anything(
+    bwrap: tuple[str, ...],
+) -> None:
+    group = Recorded()
+    bounds = Bounds(group=group)
+    async with Helpers.start(bwrap, root=AS_ROOT, run_folder=None, bounds=bounds):
+        made, above, warden = group.did
+        assert made == "make"
+        assert isinstance(above, list) and above[0] == bwrap[0]
+        assert isinstance(warden, list) and warden[-1].endswith("warden.py")
+    assert group.did[3:] == ["remove"]
+
+
+async def test_a_group_that_does_not_take_it_is_an_error_and_nothing_is_left(
+    bwrap: tuple[str, ...],
+) -> None:
+    group = Recorded(refuses=True)
+    with pytest.raises(HostError, match=r"limits cannot be enforced: /nowhere/cgroup\.procs"):
+        async with Helpers.start(bwrap, root=AS_ROOT, run_folder=None, bounds=Bounds(group=group)):
+            pytest.fail("it started")
+    assert group.did == ["make", "remove"]
+    assert not wait_until_gone(10)
+
+
+async def test_a_command_line_before_bubblewrap_keeps_what_the_warden_needs(
+    bwrap: tuple[str, ...],
+) -> None:
+    bounds = Bounds(prefix=("/usr/bin/env", "MARK=1"), environment={"XDG_RUNTIME_DIR": "/run/x"})
+    async with Helpers.start(bwrap, root=AS_ROOT, run_folder=None, bounds=bounds) as helpers:
+        process = await helpers.spawn("env", ("/usr/bin/env",))
+        assert await process.exited == 0
+        await asyncio.wait_for(process.log.ended.wait(), 5)
+        assert "XDG_RUNTIME_DIR" not in process.log.tail(), "the warden's alone"
 
 
 async def test_when_the_warden_is_killed_all_end_and_the_error_says_so(
