@@ -15,6 +15,7 @@
     ├── StreamResetError           one byte stream was given up; the channel goes on
     ├── SandboxError               the sandbox failed as a whole
     │   ├── BootError              the guest did not come up (panic, hang, missing module)
+    │   ├── CheckpointError        it cannot be saved, or what was saved cannot be used
     │   ├── SandboxGoneError       it ended while something was still running in it
     │   ├── UnknownSandboxError    no sandbox of that name is kept
     │   └── SandboxStateError      a kept sandbox is not in the state that this needs
@@ -115,6 +116,10 @@ class StreamResetError(CorralError):
 
 class SandboxError(CorralError):
     """The sandbox failed as a whole."""
+
+
+class CheckpointError(SandboxError):
+    """The sandbox could not be saved, or what was saved cannot be used. It runs on, if it ran."""
 
 
 class BootError(SandboxError):

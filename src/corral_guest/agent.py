@@ -42,6 +42,7 @@ class Agent:
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
         self.socket: socket.socket | None = None
         self.up_request: int | None = None  # who asked for it, until the jail is up
+        self._pause = -1  # pidfd of the jail's first process, which has its namespaces
 
     def prepare(self, events: boot.DeviceEvents) -> None:
         """Mount the agent's export, and a writable layer of its own over the toolbox."""
@@ -101,13 +102,27 @@ class Agent:
             "@export": f"{self.home}/export",
             "@toolbox": TOOLBOX,
         }
-        pause = jail.make(self._setup, names, self.cgroup, self.uid)
+        self._pause = jail.make(self._setup, names, self.cgroup, self.uid)
         try:
-            jail.enter(self._setup, pause, self.cgroup, theirs)
+            jail.enter(self._setup, self._pause, self.cgroup, theirs)
         finally:
-            os.close(pause)
             theirs.close()
         self.socket = ours
+
+    def identify(self, identity: dict[str, Any]) -> None:
+        """Another host name, another machine id, and corral's files with these.
+
+        They are written over where they are, below what programs change: a file that the agent has
+        changed since stays as it is.
+        """
+        layer = f"{self.home}/own/files"
+        for path, text, mode in identity["files"]:
+            self._put(layer, path, text, mode)
+        self._put(layer, "/etc/machine-id", identity["machine_id"] + "\n", 0o444)
+        try:
+            linux.set_hostname(self._pause, identity["hostname"])
+        except ProcessLookupError:
+            return  # the jail has ended
 
     def request(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         """Send one request to `jailed`, with descriptors. Raises OSError when it cannot take it."""
@@ -153,6 +168,14 @@ class Agent:
                 os.close(fd)
             return None
         return message, list(fds)
+
+    def close(self) -> None:
+        """The jail has ended: let go of it."""
+        assert self.socket is not None
+        self.socket.close()
+        if self._pause >= 0:
+            os.close(self._pause)
+            self._pause = -1
 
     def kill(self) -> None:
         """End every process of this agent."""

@@ -60,7 +60,7 @@ class Commands:
 
     def __init__(self, loop: Loop, channel: wire.Connection) -> None:
         self._loop = loop
-        self._channel = channel
+        self._channel: wire.Connection | flows.Nowhere = channel
         self._commands: dict[int, Command] = {}
         self._outflows: dict[int, flows.Outflow] = {}
         self._inflows: dict[int, flows.Inflow] = {}
@@ -68,6 +68,19 @@ class Commands:
     def find(self, number: object) -> Command | None:
         """The command of that number, unless it has ended; None for what is no number, too."""
         return self._commands.get(number) if type(number) is int else None
+
+    @property
+    def last(self) -> int:
+        """The highest number in use; 0 when there is none."""
+        return max(self._commands, default=0)
+
+    def strand(self) -> None:
+        """The host that started them is gone, and they are to run on without noticing."""
+        nowhere = self._channel = flows.Nowhere()
+        for inflow in self._inflows.values():
+            inflow.strand(nowhere)
+        for outflow in list(self._outflows.values()):
+            outflow.strand(nowhere)
 
     def of_agent(self, agent: Agent) -> list[Command]:
         """Those that run in an agent's jail."""

@@ -27,6 +27,38 @@ MAX_PENDING = 256 * 1024  # bytes queued for the carrier before reading stops
 _TERMINAL_BUFFER = 65536 + 4096
 
 
+class Nowhere:
+    """Stands in for the channel to a host that is gone: takes everything, gives nothing."""
+
+    pending_output = 0
+
+    def credit(self, _stream: int) -> int:
+        """Any number of bytes."""
+        return READ_SIZE
+
+    def is_open(self, _stream: int) -> bool:
+        """Every stream is, so that no command meets a closed pipe."""
+        return True
+
+    def open(self, _stream: int) -> None:
+        """A stream."""
+
+    def send(self, _stream: int, _data: bytes) -> None:
+        """Data that nobody gets."""
+
+    def send_message(self, _body: object) -> None:
+        """A message that nobody gets."""
+
+    def consumed(self, _stream: int, _size: int) -> None:
+        """Nothing comes."""
+
+    def end(self, _stream: int) -> None:
+        """The end of a stream."""
+
+    def reset(self, _stream: int, _reason: str = "") -> None:
+        """The end of a stream."""
+
+
 class Outflow:
     """From a descriptor to a stream.
 
@@ -36,7 +68,7 @@ class Outflow:
     def __init__(
         self,
         loop: Loop,
-        channel: wire.Connection,
+        channel: wire.Connection | Nowhere,
         fd: int,
         stream: int,
         on_end: Callable[[bool], None],
@@ -108,6 +140,11 @@ class Outflow:
         while self._fd >= 0 and self._pass_on():
             pass
 
+    def strand(self, nowhere: Nowhere) -> None:
+        """The host is gone and the command is not to notice: what it says is read and dropped."""
+        self._channel = nowhere
+        self.resume()
+
     def give_up(self) -> None:
         """The host reads no more: the command meets a closed pipe."""
         self._end(given_up=True)
@@ -127,7 +164,13 @@ class Inflow:
     """From a stream to a descriptor."""
 
     def __init__(
-        self, loop: Loop, channel: wire.Connection, fd: int, stream: int, *, terminal: bool
+        self,
+        loop: Loop,
+        channel: wire.Connection | Nowhere,
+        fd: int,
+        stream: int,
+        *,
+        terminal: bool,
     ) -> None:
         self._loop = loop
         self._channel = channel
@@ -178,6 +221,10 @@ class Inflow:
         if self._ended:
             self.close()
         return None
+
+    def strand(self, nowhere: Nowhere) -> None:
+        """The host is gone and the command is not to notice: nothing more comes, and no end."""
+        self._channel = nowhere
 
     def close(self) -> None:
         """Stop; tell the host to send no more."""

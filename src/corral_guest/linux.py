@@ -122,6 +122,20 @@ def enter_namespaces(pidfd: int) -> None:
     _check(_libc.setns(pidfd, flags), "setns")
 
 
+def set_hostname(pidfd: int, name: str) -> None:
+    """Set the host name in a process's UTS namespace; this process comes back to its own."""
+    own = os.open("/proc/self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(pidfd, CLONE_NEWUTS), "setns")
+        try:
+            encoded = name.encode()
+            _check(_libc.sethostname(encoded, len(encoded)), "sethostname")
+        finally:
+            _check(_libc.setns(own, CLONE_NEWUTS), "setns")
+    finally:
+        os.close(own)
+
+
 def drop_capabilities() -> None:
     """capset(2) and the bounding set: none, now and for all children."""
     number = 0

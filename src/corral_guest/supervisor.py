@@ -13,7 +13,7 @@ import termios
 import time
 
 from . import agent as agents
-from . import boot, carrier, linux, wire
+from . import boot, carrier, freezer, linux, wire
 from .commands import RPC_FAILED, Command, Commands
 from .loop import READ, WRITE, Loop
 
@@ -32,6 +32,7 @@ class Supervisor:
         self._loop = loop
         self._channel = wire.Connection()
         self._commands = Commands(loop, self._channel)
+        self._stranded: list[Commands] = []  # of hosts before this one
         self._agents: dict[int, agents.Agent] = {}
         self._children: dict[int, Command] = {}
         self._events = boot.DeviceEvents()
@@ -46,6 +47,10 @@ class Supervisor:
             "kill": self._kill,
             "sync": self._sync,
             "settle": self._settle,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "attach": self._attach,
+            "identify": self._identify,
         }
         loop.watch(port, READ, self._readable)
 
@@ -80,7 +85,7 @@ class Supervisor:
         """Write what the carrier takes now; to be called when a turn of the loop is over."""
         channel = self._channel
         try:
-            while channel.pending_output:
+            while channel.ready_output:
                 channel.write_to(lambda view: os.write(self._port, view[:32768]))
                 if not channel.pending_output:
                     self._commands.room()
@@ -222,6 +227,57 @@ class Supervisor:
         boot.write("/proc/sys/vm/drop_caches", "3")
         return {}
 
+    # Being saved, and going on: here, or as a copy with another host
+
+    def _freeze(self, request: int, _params: dict[str, Any]) -> None:
+        """Stop all agents, write back what they wrote, say so, and be silent until told to go on.
+
+        The machine is about to be saved: both directions of the channel are empty then, so that
+        a copy's host, which knows nothing of what went on, can begin anew.
+        """
+        freezer.freeze([agent.cgroup for agent in self._agents.values()])
+        os.sync()
+        self._channel.send_message(wire.response(request, {}))
+        self._channel.hold()
+
+    def _thaw(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+        """Go on: the answer to `freeze`, whatever became of that. Meanwhile the clock stood."""
+        time.clock_settime_ns(time.CLOCK_REALTIME, params["clock"])
+        self._channel.release()
+        freezer.thaw([agent.cgroup for agent in self._agents.values()])
+        return {}
+
+    def _attach(self, request: int, _params: dict[str, Any]) -> None:
+        """This machine is a copy, and the host is another: nothing of the channel holds any more.
+
+        Commands go on; nobody hears them. next: the number of the host's first command.
+        """
+        self._commands.strand()
+        self._stranded.append(self._commands)
+        self._channel = wire.Connection()
+        self._commands = Commands(self._loop, self._channel)
+        last = max(each.last for each in self._stranded)
+        self._channel.send_message(wire.response(request, {"next": last + 1}))
+
+    def _identify(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+        """A copy becomes a machine of its own: agents are told another host name and id."""
+        for identity in params["agents"]:
+            agent = self._agents.get(identity["number"])
+            if agent is not None:
+                agent.identify(identity)
+        return {}
+
+    def _all_commands(self) -> list[Commands]:
+        return [self._commands, *self._stranded]
+
+    def _owner(self, number: object) -> tuple[Commands, Command] | None:
+        """The command of that number, and where it belongs."""
+        for commands in self._all_commands():
+            command = commands.find(number)
+            if command is not None:
+                return commands, command
+        return None
+
     # Jails
 
     def _heard(self, agent: agents.Agent) -> None:
@@ -234,48 +290,54 @@ class Supervisor:
             return
         message, fds = reply
         operation = message.get("op")
-        command = self._commands.find(message.get("id"))
+        found = self._owner(message.get("id"))
         if operation == "up" and agent.up_request is not None:
             self._channel.send_message(wire.response(agent.up_request, {}))
             agent.up_request = None
-        elif command is not None and command.agent is agent:
-            self._heard_of(command, operation, message, fds)
+        elif found is not None and found[1].agent is agent:
+            self._heard_of(*found, operation, message, fds)
         for fd in fds:
             os.close(fd)
 
     def _heard_of(
-        self, command: Command, operation: object, message: dict[str, Any], fds: list[int]
+        self,
+        commands: Commands,
+        command: Command,
+        operation: object,
+        message: dict[str, Any],
+        fds: list[int],
     ) -> None:
         """What a jail says of one of its commands. Takes the descriptors that it uses."""
         if operation == "started" and command.request:
             # Only a terminal comes with a descriptor, and the loop can watch every terminal.
             terminal = bool(fds)
             if terminal == bool(command.ours) or (terminal and not os.isatty(fds[0])):
-                self._commands.failed(command, {})
+                commands.failed(command, {})
             else:
-                self._commands.started(command, fds.pop(0) if fds else -1)
+                commands.started(command, fds.pop(0) if fds else -1)
         elif operation == "failed" and command.request:
-            self._commands.failed(command, message)
+            commands.failed(command, message)
         elif operation == "exited" and not command.request:
             status = message.get("status")
             status = status if type(status) is int and 0 <= status <= 255 else 255
-            self._commands.exited(command, status)
+            commands.exited(command, status)
 
     def _lost(self, agent: agents.Agent) -> None:
         """The jail is gone: so are its commands."""
         assert agent.socket is not None
         self._loop.forget(agent.socket.fileno())
-        agent.socket.close()
+        agent.close()
         agent.kill()
         self._agents.pop(agent.number, None)
         if agent.up_request is not None:
             body = wire.error(agent.up_request, RPC_FAILED, "the jail ended while starting", {})
             self._channel.send_message(body)
-        for command in self._commands.of_agent(agent):
-            if command.request:
-                self._commands.failed(command, {"text": "the jail has ended"})
-            else:
-                self._commands.exited(command, 128 + signal.SIGKILL)
+        for commands in self._all_commands():
+            for command in commands.of_agent(agent):
+                if command.request:
+                    commands.failed(command, {"text": "the jail has ended"})
+                else:
+                    commands.exited(command, 128 + signal.SIGKILL)
 
     def reap(self) -> None:
         """Collect ended children."""
@@ -287,9 +349,10 @@ class Supervisor:
             if pid == 0:
                 return
             command = self._children.pop(pid, None)
-            if command is not None:
+            found = self._owner(command.number) if command is not None else None
+            if found is not None:
                 code = os.waitstatus_to_exitcode(status)
-                self._commands.exited(command, code if code >= 0 else 128 - code)
+                found[0].exited(found[1], code if code >= 0 else 128 - code)
 
 
 def _plain(error: Exception) -> str:

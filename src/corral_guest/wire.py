@@ -149,8 +149,8 @@ class Connection:
     to be written, because the peer does not read, is a ProtocolError; None means no limit.
     """
 
-    __slots__ = ("_failure", "_highest", "_in", "_need", "_out", "_streams", "max_output",
-                 "max_streams")  # fmt: skip
+    __slots__ = ("_failure", "_held", "_highest", "_in", "_need", "_out", "_streams",
+                 "max_output", "max_streams")  # fmt: skip
 
     def __init__(self, *, max_streams: int = MAX_STREAMS, max_output: int | None = None) -> None:
         self.max_streams = max_streams
@@ -161,6 +161,7 @@ class Connection:
         self._streams: dict[int, _Stream] = {}
         self._highest = [0, 0]  # the highest even and odd number ever opened
         self._failure: ProtocolError | None = None
+        self._held: int | None = None  # bytes of _out that may be written although we hold
 
     # Receiving
 
@@ -385,13 +386,29 @@ class Connection:
         """Bytes that wait to be written; a caller with a slow peer bounds this."""
         return len(self._out)
 
+    @property
+    def ready_output(self) -> int:
+        """How many of them `write_to` would write: all, unless they are held."""
+        return len(self._out) if self._held is None else self._held
+
+    def hold(self) -> None:
+        """What is queued from now on is not written until `release`: this end falls silent."""
+        self._held = len(self._out)
+
+    def release(self) -> None:
+        """End `hold`, if it has begun."""
+        self._held = None
+
     def write_to(self, write: Callable[[memoryview], int]) -> int:
         """Hand what waits to `write` (`sock.send`, say) once; drop and count what it took."""
-        if not self._out:
+        ready = self.ready_output
+        if not ready:
             return 0
-        with memoryview(self._out) as view:
-            size = write(view)
+        with memoryview(self._out) as view, view[:ready] as part:
+            size = write(part)
         del self._out[:size]
+        if self._held is not None:
+            self._held -= size
         return size
 
     def take_output(self) -> bytes:

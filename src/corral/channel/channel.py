@@ -105,10 +105,32 @@ class Channel:
         are not JSON. After a cancelled or timed out call the channel can be used; a late answer is
         dropped.
         """
+        return await self._call(method, params, timeout, hold=False)
+
+    async def suspend(self, method: str, timeout: float) -> object:  # noqa: ASYNC109 - as in `call`
+        """Ask, and be silent from then on, until `resume`: what is queued later waits here.
+
+        With the answer both directions are empty, at the end of a frame. Raises like `call`.
+        """
+        return await self._call(method, None, timeout, hold=True)
+
+    def resume(self) -> None:
+        """End `suspend`, however that went."""
+        self.connection.release()
+        self.flush()
+
+    async def _call(
+        self,
+        method: str,
+        params: Mapping[str, object] | None,
+        timeout: float | None,  # noqa: ASYNC109 - as in `call`
+        *,
+        hold: bool,
+    ) -> object:
         try:
             async with asyncio.timeout(timeout):
                 await self._wait_for_room()
-                answer = self._ask(method, dict(params or {}))
+                answer = self._ask(method, dict(params or {}), hold=hold)
                 return await answer
         except TimeoutError:
             raise ChannelError(
@@ -163,7 +185,7 @@ class Channel:
 
     # Calls
 
-    def _ask(self, method: str, params: dict[str, object]) -> asyncio.Future[object]:
+    def _ask(self, method: str, params: dict[str, object], *, hold: bool) -> asyncio.Future[object]:
         if len(self._calls) >= MAX_CALLS:
             raise ChannelError(f"{self.peer} left {MAX_CALLS} calls without an answer.")
         number = self._next_call
@@ -171,6 +193,8 @@ class Channel:
         self._next_call += 1
         answer: asyncio.Future[object] = self._loop.create_future()
         self._calls[number] = answer
+        if hold:
+            self.connection.hold()
         self.flush()
         return answer
 
@@ -209,7 +233,7 @@ class Channel:
             self.connection.take_output()
             return
         try:
-            while self.connection.pending_output:
+            while self.connection.ready_output:
                 self.connection.write_to(self._socket.send)
         except (BlockingIOError, InterruptedError):
             self._want_write(True)

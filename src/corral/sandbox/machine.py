@@ -75,6 +75,14 @@ class Machine:
 
         Raises ProcessError, HostError, OSError.
         """
+        await self.load(stack, template)
+        await self.arrive(template)
+
+    async def load(self, stack: contextlib.AsyncExitStack, template: Template) -> None:
+        """The first half of `restore`: its memory, and a QEMU that waits for the rest.
+
+        What was plugged in when it was saved is to be plugged in now. Raises as `restore`.
+        """
         self._take_memory(stack)
         copied = asyncio.create_task(
             asyncio.to_thread(copy_memory, template.memory, self.memory), name="copy-memory"
@@ -85,6 +93,9 @@ class Machine:
         finally:
             await asyncio.wait((copied,))  # a thread cannot be cancelled, and uses our descriptor
         crash_point("memory-copied")
+
+    async def arrive(self, template: Template) -> None:
+        """The second half of `restore`: the state of processors and devices. Raises the same."""
         await self.monitor.restore(template.state)
         crash_point("machine-restored")
 

@@ -6,10 +6,8 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
-from ..backends.qemu.control import Monitor
 from ..channel import Channel
 from ..channel.failures import printable
 from ..errors import (
@@ -21,8 +19,8 @@ from ..errors import (
 )
 from ..plan import Plan
 from .execution import Execution
+from .machine import Machine
 from .wake import wake
-from .why_gone import WhyGone
 
 T = TypeVar("T")
 
@@ -32,22 +30,17 @@ CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a bus
 class Sandbox:
     """A machine that runs and its channel. Made by `start`; every method needs it to be alive."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: Path,
-        channel: Channel,
-        why_gone: WhyGone,
-        *,
-        monitor: Monitor,
-    ) -> None:
+    def __init__(self, plan: Plan, machine: Machine, channel: Channel, *, first: int = 1) -> None:
+        """first: the number of its first command; lower ones belong to what it is a copy of."""
         self.plan = plan
-        self.folder = folder
+        self.machine = machine
+        self.folder = machine.folder
+        self.channel = channel
         self._channel = channel
-        self._why_gone = why_gone
-        self._monitor = monitor
+        self._why_gone = machine.why_gone
+        self._monitor = machine.monitor
         self._statuses: dict[int, asyncio.Future[int]] = {}
-        self._next = 1
+        self._next = first
         channel.handle("exited", self._exited)
 
     def _exited(self, params: dict[str, object]) -> None:

@@ -33,6 +33,7 @@ from ..events import Notice, Phase, Report
 from ..plan import Export, Plan
 from ..proc import Helpers, crash_point
 from ..templates import Template, mark_broken
+from .checkpoint import attach, identify, thaw
 from .descriptors import connect, memfd
 from .disk import Disk, opened
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
@@ -63,6 +64,7 @@ async def start(
     disk: Path | None = None,
     folder: Path | None = None,
     console: Callable[[bytes], None] | None = None,
+    saved: Template | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
@@ -70,13 +72,16 @@ async def start(
     all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. disk: the file of
     the sandbox's disk, made if there is none; only where the plan has one. folder: the caller's
     `run_folder`, by default one of its own. console: called with what the guest's console says.
-    Raises BootError, HostError, ProcessError, SandboxGoneError.
+    saved: go on from this checkpoint of a sandbox with the same exports, as a machine of its own;
+    the caller closes it. Raises BootError, HostError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
     assert facts.bwrap is not None
     limit = BOOT_TIMEOUT[plan.machine.accel] if boot_timeout is None else boot_timeout
     # Who wants to see the guest boot sees it boot.
-    template = await template_for(plan, parts, report) if console_echo is None else None
+    template = None
+    if console_echo is None and saved is None:
+        template = await template_for(plan, parts, report)
     with run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder:
         if keep:
             report(Notice(level="info", message=f"logs are kept in {folder}"))
@@ -103,7 +108,7 @@ async def start(
             started = starter()
             try:
                 try:
-                    sandbox = await stack.enter_async_context(started.run(limit, template))
+                    sandbox = await stack.enter_async_context(started.run(limit, template, saved))
                 except CorralError as error:
                     if template is None:
                         raise
@@ -151,14 +156,19 @@ class _Start:
         self._up = False
 
     @contextlib.asynccontextmanager
-    async def run(self, limit: float, template: Template | None) -> AsyncIterator[Sandbox]:
+    async def run(
+        self, limit: float, template: Template | None, saved: Template | None = None
+    ) -> AsyncIterator[Sandbox]:
         """Be up within `limit` seconds, and serve."""
         async with contextlib.AsyncExitStack() as stack:
             # Explained before the stack is unwound: that ends QEMU, which would look like a cause.
             try:
                 try:
                     async with asyncio.timeout(limit):
-                        sandbox = await self._start(stack, template)
+                        if saved is not None:
+                            sandbox = await self._go_on(stack, saved)
+                        else:
+                            sandbox = await self._start(stack, template)
                 except TimeoutError:
                     raise self._overdue(limit) from None
                 self._up = True
@@ -171,6 +181,39 @@ class _Start:
         message = "booting the guest" if template is None else "restoring the guest"
         self._report(Phase(name="boot", message=message))
         up = machine.boot(stack) if template is None else machine.restore(stack, template)
+        await self._with_devices(stack, up)
+        channel = await machine.serial_channel(stack)
+        self._waiting_for = "the guest to say that it is ready"
+        if template is None:
+            await machine.ready()
+        else:
+            await machine.resume()
+        return await self._set_up(stack, channel)
+
+    async def _go_on(self, stack: contextlib.AsyncExitStack, saved: Template) -> Sandbox:
+        """Be the machine that was saved, with file servers that take over where others were."""
+        machine = self._machine
+        self._report(Phase(name="boot", message="going on from the checkpoint"))
+        await self._with_devices(stack, machine.load(stack, saved))
+        self._waiting_for = "QEMU to take over the machine's state"
+        await machine.why_gone.guard(machine.arrive(saved))
+        channel = await machine.serial_channel(stack)
+        await machine.resume()
+        self._waiting_for = "the guest to answer"
+        next_command = await machine.why_gone.guard(attach(channel))
+        crash_point("copy-attached")
+        await machine.why_gone.guard(wake(channel, self._plan))
+        sandbox = Sandbox(self._plan, machine, channel, first=next_command)
+        await sandbox.or_lost(identify(channel, self._plan))
+        await sandbox.or_lost(thaw(channel))
+        crash_point("copy-awake")
+        return sandbox
+
+    async def _with_devices(
+        self, stack: contextlib.AsyncExitStack, up: Coroutine[object, object, None]
+    ) -> None:
+        """Bring the machine `up` and start the file servers at once; then plug in all devices."""
+        machine = self._machine
         served = self._plan.machine.transport == "virtiofs"
         exports = render.exports(self._plan) if served else []
         _none, *clients = await _together(up, *(self._serve(stack, export) for export in exports))
@@ -184,13 +227,6 @@ class _Start:
             crash_point("file-server-plugged")
         if self._disk is not None:
             await machine.why_gone.guard(self._disk.plug(machine.monitor))
-        channel = await machine.serial_channel(stack)
-        self._waiting_for = "the guest to say that it is ready"
-        if template is None:
-            await machine.ready()
-        else:
-            await machine.resume()
-        return await self._set_up(stack, channel)
 
     async def _serve(self, stack: contextlib.AsyncExitStack, export: Export) -> socket.socket:
         """Start the file server of an export; returns QEMU's end of its socket."""
@@ -228,10 +264,7 @@ class _Start:
             crash_point("guest-awake")
             if self._plan.machine.carrier == "vsock":
                 channel = await self._change_carrier(stack, channel)
-            machine = self._machine
-            sandbox = Sandbox(
-                self._plan, machine.folder, channel, why_gone, monitor=machine.monitor
-            )
+            sandbox = Sandbox(self._plan, self._machine, channel)
             await sandbox.or_lost(channel.call("setup", self._plan.setup))
             crash_point("guest-set-up")
             for agent in self._plan.agents:
