@@ -382,3 +382,17 @@ async def test_a_fault_in_a_handler_is_reported_and_leaves_nobody_waiting(ends: 
     await guest.say(wire.notification("x"))
     assert isinstance(await channel.wait_closed(), ChannelError)
     assert isinstance(reported[0], ZeroDivisionError)
+
+
+async def test_after_a_suspending_call_nothing_is_sent_until_it_is_resumed(ends: Ends) -> None:
+    channel, guest = ends
+    stream = channel.open_stream()
+    call = asyncio.create_task(channel.suspend("freeze", 20))
+    await guest.answer({})
+    assert await call == {}
+    await channel.notify("later", {"stream": stream.id})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(guest.hear(), 0.1)
+    channel.resume()
+    said = await guest.hear_call()
+    assert said.method == "later"

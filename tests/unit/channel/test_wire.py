@@ -352,3 +352,22 @@ def test_a_write_that_fails_loses_nothing() -> None:
     with pytest.raises(BlockingIOError):
         host.write_to(full)
     assert len(deliver(host, guest)) == 1
+
+
+def test_what_is_queued_while_holding_is_written_after_the_release() -> None:
+    host, guest = pair(2)
+    host.send(2, b"before")
+    host.hold()
+    host.send(2, b"after")
+    taken = bytearray()
+
+    def few(view: memoryview) -> int:
+        taken.extend(view[:5])
+        return len(view[:5])
+
+    while host.ready_output:
+        host.write_to(few)
+    assert [carried(event) for event in guest.receive(taken)] == [b"before"]
+    assert host.write_to(few) == 0 and host.pending_output
+    host.release()
+    assert [carried(event) for event in deliver(host, guest)] == [b"after"]

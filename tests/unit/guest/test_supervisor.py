@@ -19,7 +19,7 @@ import pytest
 
 from corral.channel import Channel, Stream, serial_pair
 from corral.errors import GuestError, StreamResetError
-from corral_guest import wire
+from corral_guest import freezer, wire
 from corral_guest.agent import MAX_REPLY, MAX_REQUEST, Agent
 from corral_guest.loop import READ, Loop
 from corral_guest.supervisor import Supervisor
@@ -382,3 +382,72 @@ async def test_the_guest_knows_the_protocols_version(both: Both) -> None:
     guest.supervisor.tell("ready", {"version": wire.VERSION})
     await host.call("sync")
     assert await told.get() == {"version": wire.VERSION}
+
+
+# Being saved
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to control groups and to the clock, which are the host's here."""
+    done: list[str] = []
+    monkeypatch.setattr(freezer, "freeze", lambda groups: done.append(f"freeze {groups}"))
+    monkeypatch.setattr(freezer, "thaw", lambda groups: done.append(f"thaw {groups}"))
+    monkeypatch.setattr("time.clock_settime_ns", lambda _clock, now: done.append(f"time {now}"))
+    monkeypatch.setattr("os.sync", lambda: done.append("sync"))
+    return done
+
+
+async def test_a_frozen_guest_is_silent_until_it_thaws(both: Both, frozen: list[str]) -> None:
+    guest, host = both
+    task, streams = await host.exec(1)
+    _request, (stdin, stdout, stderr) = await guest.asked()
+    guest.say({"op": "started", "id": 1})
+    await task
+    await host.channel.suspend("freeze", 20)
+    assert frozen == ["freeze ['/nowhere']", "sync"]
+    os.write(stdout, b"said while frozen")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asyncio.create_task(streams["stdout"].read())), 0.2)
+    host.channel.resume()
+    await host.call("thaw", clock=123)
+    assert frozen[2:] == ["time 123", "thaw ['/nowhere']"]
+    for fd in (stdin, stdout, stderr):
+        os.close(fd)
+    guest.say({"op": "exited", "id": 1, "status": 0})
+    assert await host.exits.get() == {"exec": 1, "status": 0}
+
+
+async def test_the_host_of_a_copy_begins_anew_and_commands_notice_nothing(
+    both: Both, frozen: list[str]
+) -> None:
+    guest, host = both
+    task, _streams = await host.exec(41)
+    _request, (stdin, stdout, stderr) = await guest.asked()
+    guest.say({"op": "started", "id": 41})
+    await task
+    await host.channel.suspend("freeze", 20)
+    asyncio.get_running_loop().remove_reader(guest.port)  # this host is heard no more
+    async with await Channel.start(guest.port.dup()) as channel:
+        other = Host(channel)
+        assert await other.call("attach") == {"next": 42}
+        await other.call("thaw", clock=1)
+        # More than any window or pipe holds: nobody reads it, and still it can be written.
+        await asyncio.to_thread(write_much, stdout, 4 * wire.WINDOW)
+        task, streams = await other.exec(42)
+        _request, theirs = await guest.asked()
+        guest.say({"op": "started", "id": 42})
+        await task
+        os.write(theirs[1], b"heard")
+        assert await streams["stdout"].read() == b"heard"
+        guest.say({"op": "exited", "id": 41, "status": 0})
+        guest.say({"op": "exited", "id": 42, "status": 7})
+        for fd in (stdin, stdout, stderr, *theirs):
+            os.close(fd)
+        assert await other.exits.get() == {"exec": 42, "status": 7}, "and not of the other host's"
+        guest.loop.stop()
+
+
+def write_much(fd: int, size: int) -> None:
+    while size > 0:
+        size -= os.write(fd, bytes(min(size, 1 << 16)))
