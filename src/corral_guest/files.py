@@ -227,7 +227,7 @@ def _pack_file(path: bytes, entry: tar.Entry) -> None:
 
 
 def unpack(folder: bytes) -> None:
-    """An archive into a folder. What is there already is replaced, folders are filled."""
+    """An archive into a folder. Files that are there are replaced, folders filled and else kept."""
     os.chdir(folder)
     reader = tar.Reader()
     fd, entry = -1, None
@@ -263,7 +263,8 @@ def _unpack(entry: tar.Entry, folders: list[tar.Entry]) -> int:
         except FileExistsError:
             if not os.path.isdir(path):
                 raise
-        folders.append(entry)
+        else:
+            folders.append(entry)
         return -1
     if os.path.lexists(path):
         os.unlink(path)

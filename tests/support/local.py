@@ -88,6 +88,12 @@ class Local:
         self.started.append(process)
         return LocalExecution(process)
 
+    async def close(self) -> None:
+        """Close the pipes of all that was started, while there is a loop."""
+        for process in self.started:
+            process._transport.close()  # type: ignore[attr-defined]  # there is no public way
+        await asyncio.sleep(0)
+
 
 class LocalExecution:
     """One of them."""

@@ -11,6 +11,7 @@ VERBS = {
     "up": ("up", "Start a sandbox on the current folder, and keep it."),
     "exec": ("exec", "Run a command in a sandbox that is kept."),
     "shell": ("shell", "Open a shell in a sandbox that is kept."),
+    "cp": ("cp", "Copy files between a kept sandbox and this machine."),
     "ps": ("ps", "List the sandboxes that are kept."),
     "inspect": ("inspect", "Print all that is known of a sandbox, as JSON."),
     "logs": ("logs", "Show what happened in a sandbox."),

@@ -93,9 +93,9 @@ def shown(path: bytes) -> str:
 class Unpacker:
     """Builds what an archive holds beside `target`, and puts it in its place.
 
-    target: a path whose folder exists. A file there is replaced; a folder is filled, and files of
-    the same names in it replaced; links there are never followed. Used as a context manager, which
-    removes what was not put in place. Raises UnsafeArchiveError, FileError.
+    target: a path whose folder exists. A file there is replaced; a folder is filled, files of the
+    same names in it replaced, its mode kept; links there are never followed. Used as a context
+    manager, which removes what was not put in place. Raises UnsafeArchiveError, FileError.
     """
 
     def __init__(self, target: Path) -> None:
@@ -214,10 +214,12 @@ class Unpacker:
                 "the sandbox sent an archive without its end, or an empty one."
             )
         with self._local():
-            _place(self._staging, ROOT, self._parent, self._name, do=False)
-            _place(self._staging, ROOT, self._parent, self._name, do=True)
+            filled = set(_place(self._staging, ROOT, self._parent, self._name, ROOT, do=False))
+            set(_place(self._staging, ROOT, self._parent, self._name, ROOT, do=True))
             # Last: a folder that is not writable could not be moved, and takes no files.
             for path, mode, time in reversed(self._folders):
+                if path in filled:
+                    continue
                 fd = _descend(self._parent, [self._name, *path.split(b"/")[1:]])
                 try:
                     os.fchmod(fd, mode)
@@ -245,8 +247,13 @@ def _descend(start: int, parts: list[bytes]) -> int:
     return fd
 
 
-def _place(source: int, old: bytes, parent: int, new: bytes, *, do: bool) -> None:
-    """Move `old` in folder `source` to `new` in `parent`; without `do` only see if it can."""
+def _place(
+    source: int, old: bytes, parent: int, new: bytes, path: bytes, *, do: bool
+) -> Iterator[bytes]:
+    """Move `old` in folder `source` to `new` in `parent`; without `do` only see if it can.
+
+    Iterates over the folders that were there and are filled, as the archive (`path`) calls them.
+    """
     ours = os.stat(old, dir_fd=source, follow_symlinks=False)
     try:
         theirs = os.stat(new, dir_fd=parent, follow_symlinks=False)
@@ -260,12 +267,13 @@ def _place(source: int, old: bytes, parent: int, new: bytes, *, do: bool) -> Non
         if do:
             os.rename(old, new, src_dir_fd=source, dst_dir_fd=parent)
         return
+    yield path
     inner = os.open(old, _FOLDER, dir_fd=source)
     try:
         outer = os.open(new, _FOLDER, dir_fd=parent)
         try:
             for name in map(os.fsencode, os.listdir(inner)):  # noqa: PTH208 - by descriptor
-                _place(inner, name, outer, name, do=do)
+                yield from _place(inner, name, outer, name, path + b"/" + name, do=do)
         finally:
             os.close(outer)
     finally:

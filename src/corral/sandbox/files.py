@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
-    Iterator,
     Mapping,
 )
 from collections.abc import Sequence as Seq
@@ -44,6 +45,7 @@ LIST_LIMIT = 100_000  # entries
 MAX_SAID = 64 * 1024  # bytes on a built-in's standard error
 MAX_LINE = 32 * 1024  # bytes of one record: a name and a link's target, six bytes a character
 _READ = 1 << 18  # bytes
+_AHEAD = 4  # pieces of a source that are held
 Data = bytes | bytearray | memoryview
 Content = Data | Iterable[Data] | AsyncIterable[Data]
 
@@ -154,10 +156,11 @@ class Files:
         """
         bits = () if mode is None else (f"{_bits(mode):o}",)
         async with self._running("write", path, *bits) as call:
-            async for piece in _pieces(content):
-                view = memoryview(piece).cast("B")
-                for start in range(0, len(view), guest.PIECE):
-                    await call.write(guest.frame(view[start : start + guest.PIECE]))
+            async with contextlib.aclosing(_pieces(content)) as pieces:
+                async for piece in pieces:
+                    view = memoryview(piece).cast("B")
+                    for start in range(0, len(view), guest.PIECE):
+                        await call.write(guest.frame(view[start : start + guest.PIECE]))
             await call.write(guest.frame(b""))
 
     async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> list[FileInfo]:
@@ -222,13 +225,16 @@ class Files:
             await _in_thread(unpacker.put)
         return Copied(unpacker.files, unpacker.size, call.left_out())
 
-    async def upload(self, source: Path | str, target: str, *, follow: bool = False) -> Copied:
+    async def upload(
+        self, source: Path | str, target: str, *, follow: bool = False, fill: bool = False
+    ) -> Copied:
         """Copy a file or folder of this machine to the path `target` in the sandbox.
 
         Its folder must be there. A file there is replaced, a folder filled. follow: copy what a
-        link leads to. Raises FileError for either side.
+        link leads to. fill: copy what is in a folder into the folder `target`, which is there.
+        Raises FileError for either side.
         """
-        folder, name = os.path.split(target.rstrip("/"))
+        folder, name = (target, "") if fill else os.path.split(target.rstrip("/"))
         packer = Packer(Path(source), os.fsencode(name), follow=follow)
         await self.unpack(folder or ("/" if target.startswith("/") else "."), packer.pieces())
         return Copied(packer.files, packer.size, tuple(packer.left_out))
@@ -254,8 +260,11 @@ class Files:
         archive: the bytes, or pieces of them, of an archive that `pack` or any plain tar writes;
         for compressed and other kinds see `unpack_from`. Raises FileError.
         """
-        async with self._running("unpack", folder) as call:
-            async for piece in _pieces(archive):
+        async with (
+            self._running("unpack", folder) as call,
+            contextlib.aclosing(_pieces(archive)) as pieces,
+        ):
+            async for piece in pieces:
                 await call.write(piece)
 
     async def unpack_from(self, folder: str, archive: BinaryIO) -> None:
@@ -405,7 +414,7 @@ def _bits(mode: int) -> int:
     return mode
 
 
-async def _pieces(content: Content) -> AsyncIterator[Data]:
+async def _pieces(content: Content) -> AsyncGenerator[Data, None]:
     """What is to be sent. A plain iterator may block: a thread asks it for its pieces."""
     if isinstance(content, bytes | bytearray | memoryview):
         yield content
@@ -413,13 +422,50 @@ async def _pieces(content: Content) -> AsyncIterator[Data]:
         async for piece in content:
             yield piece
     else:
+        async with contextlib.aclosing(_threaded(content)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def _threaded(content: Iterable[Data]) -> AsyncGenerator[Data, None]:
+    """The pieces of what may block, asked for a few ahead in a thread.
+
+    Whoever stops waits for nothing: the thread may hang on a pipe, and ends with its next piece.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Data | BaseException | None] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+    stopped = threading.Event()
+
+    def say(item: Data | BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def work() -> None:
         pieces = iter(content)
-        while (further := await _in_thread(_next, pieces)) is not None:
-            yield further
+        try:
+            for piece in pieces:
+                room.acquire()
+                if stopped.is_set():
+                    break
+                say(piece)
+            if isinstance(pieces, Generator):
+                pieces.close()
+        except BaseException as error:
+            say(error)
+        else:
+            say(None)
 
-
-def _next(pieces: Iterator[Data]) -> Data | None:
-    return next(pieces, None)
+    threading.Thread(target=work, daemon=True, name="pieces").start()
+    try:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            room.release()
+    finally:
+        stopped.set()
+        room.release()
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

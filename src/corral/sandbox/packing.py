@@ -7,6 +7,7 @@ left out.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -30,8 +31,9 @@ _PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Packer:
     """The archive of one file, link or folder, in pieces.
 
-    name: what it is called in the archive. follow: what a link leads to instead of the link. After
-    the last piece `left_out` has the paths of what was not packed, `files` and `size` count.
+    name: what it is called in the archive; empty for what is in a folder, without it. follow: what
+    a link leads to instead of the link. After the last piece `left_out` has the paths of what was
+    not packed, `files` and `size` count.
     """
 
     def __init__(self, source: Path, name: bytes, *, follow: bool = False) -> None:
@@ -65,6 +67,9 @@ class Packer:
 
     def _pack(self, parent: int, name: bytes, path: bytes, depth: int) -> Iterator[bytes]:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not path and not stat.S_ISDIR(found.st_mode):
+            number = errno.ENOTDIR
+            raise NotADirectoryError(number, os.strerror(number), os.fspath(self._source))
         entry = tar.Entry(path, tar.FILE, found.st_mode & 0o777, 0, int(found.st_mtime))
         if stat.S_ISLNK(found.st_mode):
             entry.kind, entry.target = tar.LINK, os.readlink(name, dir_fd=parent)
@@ -73,12 +78,15 @@ class Packer:
             if depth > MAX_DEPTH:
                 raise FileError(f"{os.fsdecode(path)}: folders in folders, over {MAX_DEPTH} deep.")
             entry.kind = tar.FOLDER
-            self._buffer += tar.header(entry)
+            if path:
+                self._buffer += tar.header(entry)
             fd = os.open(name, _FOLDER, dir_fd=parent)
             try:
                 names = os.listdir(fd)  # noqa: PTH208 - by descriptor
                 for below in sorted(map(os.fsencode, names)):
-                    yield from self._pack(fd, below, path + b"/" + below, depth + 1)
+                    yield from self._pack(
+                        fd, below, path + b"/" + below if path else below, depth + 1
+                    )
             finally:
                 os.close(fd)
         elif stat.S_ISREG(found.st_mode):

@@ -232,6 +232,16 @@ class Sandbox:
     ) -> None:  # fmt: skip
         self._adopt(AsyncSandbox(spec, report=report, **options))
 
+    @classmethod
+    def connect(cls, name: str) -> Self:
+        """One that is kept (`corral up`), to use as any other; it outlives the block.
+
+        Entering the block raises UnknownSandboxError, SandboxStateError.
+        """
+        made = cls()
+        made._adopt(AsyncSandbox.connect(name))
+        return made
+
     def _adopt(self, inner: AsyncSandbox) -> None:
         self._inner = inner
         self._opened: Portal | None = None

@@ -15,7 +15,9 @@ from ..events import Event, Notice, Report
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
+from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
+from ..spec import Spec as Settings
 from ..spec import load_spec
 from . import process as processes
 from .options import Options, Spec
@@ -43,7 +45,8 @@ class AsyncSandbox:
         self, spec: Spec | None = None, /, *, report: Report | None = None,
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
-        self._spec: Spec | None = Spec(spec, **options)
+        self._spec = Spec(spec, **options)
+        self._kept = ""
         self._report = report or _to_log
         self._name = ""
         self._accel = ""
@@ -51,6 +54,16 @@ class AsyncSandbox:
         self._leave: asyncio.Future[None] | None = None
         self._executor: Executor | None = None
         self._closed = False
+
+    @classmethod
+    def connect(cls, name: str) -> Self:
+        """One that is kept (`corral up`), to use as any other; it outlives the block.
+
+        Entering the block raises UnknownSandboxError, SandboxStateError.
+        """
+        made = cls()
+        made._kept = name
+        return made
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -125,11 +138,23 @@ class AsyncSandbox:
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Executor]:
-        assert self._spec is not None
-        plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
+        if self._kept:
+            from ..keeper.client import connect
+
+            async with connect(self._kept) as kept:
+                self._name, self._accel = kept.name, kept.hello.accel
+                yield kept
+            return
+        spec, plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
         self._name, self._accel = plan.name, plan.machine.accel
-        async with start(plan, parts, self._report) as sandbox:
-            yield sandbox
+        watch = Watch(spec, plan)
+        try:
+            async with start(plan, parts, self._report) as sandbox:
+                await watch.ready()
+                yield sandbox
+        finally:
+            for message in watch.notices():
+                self._report(Notice(level="warning", message=message))
 
     # What it does
 
@@ -233,7 +258,7 @@ class AsyncSandbox:
         return self._executor
 
 
-def _prepared(wanted: Spec, report: Report) -> tuple[Plan, Parts]:
+def _prepared(wanted: Spec, report: Report) -> tuple[Settings, Plan, Parts]:
     """All that takes time and needs no machine yet."""
     environ = dict(os.environ)
     spec = load_spec(
@@ -249,7 +274,7 @@ def _prepared(wanted: Spec, report: Report) -> tuple[Plan, Parts]:
     facts = host_facts(report)
     plan = make_plan(spec, facts, environ)
     sweep()
-    return plan, prepare(plan, facts, report)
+    return spec, plan, prepare(plan, facts, report)
 
 
 def _to_log(event: Event) -> None:

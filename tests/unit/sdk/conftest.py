@@ -25,10 +25,12 @@ class LocalAsyncSandbox(AsyncSandbox):
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[Executor]:
         self.log.append("up")
+        local = Local(self._folder)
         try:
-            yield cast(Executor, Local(self._folder))
+            yield cast(Executor, local)
             self.log.append("synced")
         finally:
+            await local.close()
             self.log.append("down")
 
 

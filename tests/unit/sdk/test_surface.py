@@ -18,7 +18,9 @@ PAIRS = [
     (sdk.Files, sdk.BlockingFiles),
 ]
 PUBLIC = {
-    sdk.AsyncSandbox: {"accel", "close", "exec", "files", "name", "spawn", "start", "stream"},
+    sdk.AsyncSandbox: {
+        *("accel", "close", "connect", "exec", "files", "name", "spawn", "start", "stream"),
+    },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},
     sdk.Files: {
