@@ -23,43 +23,59 @@ MAX_REPLY = 4096  # bytes; `jailed` says little
 MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
 
 
-def mount_share(events: boot.DeviceEvents, share: dict[str, Any], target: str) -> None:
-    """Mount a share by its tag below `target` once its device is there."""
+def share_folders() -> None:
+    """Make the folders of which jails see what is mounted in them, also after they were made."""
+    for folder, mode in ((TOOLBOX, 0o755), (AGENTS, 0o711)):
+        os.mkdir(folder, mode)
+        linux.mount(folder, folder, None, linux.MS_BIND)
+        linux.mount("none", folder, None, linux.MS_SHARED)
+
+
+def mount_share(
+    events: boot.DeviceEvents, share: dict[str, Any], target: str, flags: int = 0
+) -> None:
+    """Mount a share by its tag at `target` once its device is there."""
     os.makedirs(target, exist_ok=True)
     kind, options = share["kind"], share["options"]
-    flags = linux.MS_NOSUID | linux.MS_NODEV
+    flags |= linux.MS_NOSUID | linux.MS_NODEV
     events.retry(lambda: linux.mount(share["tag"], target, kind, flags, options), 20)
 
 
 class Agent:
-    """A jail: `request` asks its first process for something, `reply` is what that says."""
+    """A jail: `request` asks its first process for something, `reply` is what that says.
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self.number: int = setup["number"]
-        self._setup = setup
-        self.uid: int = setup["uid"]
+    identity: number, uid, who it is inside, id maps. call: the host's call that is unanswered.
+    """
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        self.number: int = identity["number"]
+        self._identity = identity
+        self.uid: int = identity["uid"]
         self.home = f"{AGENTS}/{self.number}"
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
         self.socket: socket.socket | None = None
-        self.up_request: int | None = None  # who asked for it, until the jail is up
+        self.call: int | None = None
+        self.reason = ""  # why it ended before it was up
         self._pause = -1  # pidfd of the jail's first process, which has its namespaces
 
-    def prepare(self, events: boot.DeviceEvents) -> None:
-        """Mount the agent's export, and a writable layer of its own over the toolbox."""
-        os.makedirs(AGENTS, 0o711, exist_ok=True)
-        os.mkdir(self.home, 0o700)
-        os.chown(self.home, self.uid, self.uid)
-        mount_share(events, self._setup["export"], f"{self.home}/export")
-        for part in self._setup["parts"]:
+    def furnish(self, setup: dict[str, Any], events: boot.DeviceEvents) -> None:
+        """Give a jail that was made its limits, its name and its tree; it then says that it is up.
+
+        The tree: the agent's export, and a writable layer of its own over the toolbox.
+        """
+        for name, value in setup["limits"]:
+            boot.write(f"{self.cgroup}/{name}", value)
+        mount_share(events, setup["export"], f"{self.home}/export")
+        for part in setup["parts"]:
             os.stat(f"{self.home}/export{part}/.")  # a submount appears when it is visited
         own = f"{self.home}/own"
         os.mkdir(own)
         linux.mount("tmpfs", own, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
         os.mkdir(f"{own}/files")
-        for path, text, mode in self._setup["files"]:
+        for path, text, mode in setup["files"]:
             self._put(f"{own}/files", path, text, mode)
-        self._put(f"{own}/files", "/etc/machine-id", self._setup["machine_id"] + "\n", 0o444)
-        layers = disk.layers(events, self.number) if self._setup["disk"] else own
+        self._put(f"{own}/files", "/etc/machine-id", setup["machine_id"] + "\n", 0o444)
+        layers = disk.layers(events, self.number) if setup["disk"] else own
         for folder in ("upper", "work"):
             os.makedirs(f"{layers}/{folder}", 0o755, exist_ok=True)
         os.chown(f"{layers}/upper", NOBODY, NOBODY)
@@ -72,6 +88,7 @@ class Agent:
             f"lowerdir={own}/files:{TOOLBOX},"
             f"upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
         )
+        self.request({"hostname": setup["hostname"], "tree": setup["tree"]})
 
     def _put(self, layer: str, path: str, text: str, mode: int) -> None:
         """A file of corral's own, in a layer between the toolbox and what programs change.
@@ -90,21 +107,16 @@ class Agent:
         os.chown(target, NOBODY, NOBODY)
         os.chmod(target, mode)
 
-    def start(self) -> None:
-        """Start the jail; `jailed` answers on `socket` when it is up."""
+    def make(self) -> None:
+        """Make the jail, still without a tree; its first process says on `socket` when it is."""
+        os.mkdir(self.home, 0o700)
+        os.chown(self.home, self.uid, self.uid)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         os.mkdir(self.cgroup)
-        for name, value in self._setup["limits"]:
-            boot.write(f"{self.cgroup}/{name}", value)
-        names = {
-            "@root": f"{self.home}/root",
-            "@export": f"{self.home}/export",
-            "@toolbox": TOOLBOX,
-        }
-        self._pause = jail.make(self._setup, names, self.cgroup, self.uid)
+        self._pause = jail.make(self._identity, self.cgroup, self.home)
         try:
-            jail.enter(self._setup, self._pause, self.cgroup, theirs)
+            jail.enter(self._identity, self._pause, self.cgroup, theirs)
         finally:
             theirs.close()
         self.socket = ours

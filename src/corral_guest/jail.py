@@ -1,19 +1,22 @@
 """The making of one agent's jail, and the way into it.
 
-bubblewrap makes the namespaces and the tree, and leaves `pause` in them, which does nothing. The
-supervisor then forks into them and goes on as `jailed`: it has all of Python loaded already, and a
-new interpreter takes a second to start under emulation.
+bubblewrap makes the namespaces, /proc and /dev, and leaves `pause` in them, which does nothing. The
+supervisor then forks into them: it has all of Python loaded already, and a new interpreter takes a
+second to start under emulation. What it forked waits for the agent's tree (see tree.py), which may
+come much later, in a machine that was saved and restored meanwhile; then it gives up its rights and
+goes on as `jailed`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import resource
 import signal
 import socket
 
-from . import boot, jailed, linux, seccomp
+from . import boot, jailed, linux, seccomp, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +28,11 @@ OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as sy
 _UP_FD, _INFO_FD, _BLOCK_FD, _FILTER_FD = 3, 4, 5, 6  # as bwrap and pause see them; 3 is pause's
 
 
-def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) -> int:
-    """Make the jail that `setup` describes; returns a pidfd of its first process.
+def make(setup: dict[str, Any], cgroup: str, home: str) -> int:
+    """Make a jail without a tree; returns a pidfd of its first process.
 
-    names: the folders to put in place of the @names in the tree. uid: the agent's id in the guest.
-    Raises OSError with bubblewrap's words when it fails.
+    setup: the agent's id in the guest, uid_map and gid_map. home: the agent's folder. Raises
+    OSError with bubblewrap's words when it fails.
     """
     up_read, up_write = os.pipe2(os.O_CLOEXEC)
     info_read, info_write = os.pipe2(os.O_CLOEXEC)
@@ -45,7 +48,7 @@ def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) ->
         _FILTER_FD: filter_fd,
     }
     try:
-        _start_bwrap(bwrap(setup, names), passed, cgroup, uid)
+        _start_bwrap(bwrap(home), passed, cgroup, setup["uid"])
         for fd in passed.values():
             os.close(fd)
         child = _child_pid(info_read)
@@ -63,21 +66,18 @@ def make(setup: dict[str, Any], names: dict[str, str], cgroup: str, uid: int) ->
             os.close(fd)
 
 
-def bwrap(setup: dict[str, Any], names: dict[str, str]) -> list[str]:
+def bwrap(home: str) -> list[str]:
     """bubblewrap's command line for a jail."""
-    argv = [
+    return [
         "/usr/bin/bwrap",
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
-        *("--unshare-uts", "--unshare-cgroup", "--hostname", setup["hostname"]),
-        *("--as-pid-1", "--die-with-parent", "--seccomp", str(_FILTER_FD)),
-        *("--info-fd", str(_INFO_FD), "--userns-block-fd", str(_BLOCK_FD)),
+        *("--unshare-uts", "--unshare-cgroup", "--as-pid-1", "--die-with-parent"),
+        *("--seccomp", str(_FILTER_FD), "--info-fd", str(_INFO_FD)),
+        *("--userns-block-fd", str(_BLOCK_FD), "--proc", "/proc", "--dev", "/dev"),
+        *("--bind", home, tree.AGENT, "--bind", tree.TOOLBOX, tree.TOOLBOX),
+        *("--dir", tree.NEW, "--ro-bind", PAUSE, PAUSE_IN_JAIL, "--chdir", "/"),
+        *("--", PAUSE_IN_JAIL),
     ]
-    for step in setup["tree"]:
-        for argument in step:
-            for name, folder in names.items():
-                argument = argument.replace(name, folder) if argument.startswith(name) else argument
-            argv.append(argument)
-    return [*argv, "--ro-bind", PAUSE, PAUSE_IN_JAIL, "--chdir", "/", "--", PAUSE_IN_JAIL]
 
 
 def _start_bwrap(argv: list[str], passed: dict[int, int], cgroup: str, uid: int) -> None:
@@ -117,7 +117,7 @@ def enter(setup: dict[str, Any], pause: int, cgroup: str, control: socket.socket
 
 
 def _serve(setup: dict[str, Any], control: socket.socket) -> None:
-    """Give up everything that is not the agent's, then be `jailed`."""
+    """Put the tree in place when it comes, give up all that is not the agent's, be `jailed`."""
     signal.set_wakeup_fd(-1)
     os.dup2(control.detach(), jailed.CONTROL_FD, inheritable=False)
     os.closerange(jailed.CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
@@ -127,11 +127,27 @@ def _serve(setup: dict[str, Any], control: socket.socket) -> None:
     user, group = (0, 0) if setup["root"] else (setup["inside_uid"], setup["inside_gid"])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
+    _furnish()
     if not setup["root"]:
         linux.drop_capabilities()
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.install_filter(seccomp.jail_filter())
     jailed.main()
+
+
+def _furnish() -> None:
+    """Wait for the host name and the tree. Nothing of the agent's runs yet."""
+    with socket.socket(fileno=os.dup(jailed.CONTROL_FD)) as control:
+        control.send(b'{"op": "made"}')
+        request, _fds = jailed.receive(control)
+        if request is None:
+            os._exit(0)  # the supervisor is gone
+        try:
+            socket.sethostname(request["hostname"])
+            tree.furnish(request["tree"])
+        except OSError as error:
+            control.send(json.dumps({"op": "lost", "errno": error.errno or 0}).encode())
+            os._exit(125)
 
 
 def _join(cgroup: str) -> None:

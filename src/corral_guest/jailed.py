@@ -26,7 +26,7 @@ from . import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 CONTROL_FD = 3
 MAX_PACKET = 1 << 16  # bytes; a longer request comes in a memory file
@@ -53,16 +53,10 @@ class Jail:
 
     def handle(self) -> bool:
         """Answer one request; False when the supervisor has closed the socket."""
-        data, fds = _receive(self._control)
-        if not data:
+        request, fds = receive(self._control)
+        if request is None:
             return False
         try:
-            request = json.loads(data)
-            if not request:
-                long = fds.pop(0)
-                with open(long, "rb") as file:
-                    file.seek(0)
-                    request = json.loads(file.read())
             number = request["id"]
             if request["op"] == "exec":
                 try:
@@ -225,7 +219,20 @@ def _interpreter(path: str) -> str:
     return words[0].decode("utf-8", "replace") if words else ""
 
 
-def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+def receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The supervisor's next request, and its descriptors; None when it has closed the socket."""
+    data, fds = _packet(control)
+    if not data:
+        return None, fds
+    request = json.loads(data)
+    if not request:  # a long one is in a file
+        with open(fds.pop(0), "rb") as file:
+            file.seek(0)
+            request = json.loads(file.read())
+    return request, fds
+
+
+def _packet(control: socket.socket) -> tuple[bytes, list[int]]:
     fds = array.array("i")
     data, ancillary, _flags, _address = control.recvmsg(
         MAX_PACKET, socket.CMSG_SPACE(MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC

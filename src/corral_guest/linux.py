@@ -19,6 +19,7 @@ MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 CLONE_NEWNS = 0x00020000
@@ -40,6 +41,7 @@ _PR_CAPBSET_DROP = 24
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 # linux/random.h
 _RNDADDENTROPY = 0x40085203
@@ -66,6 +68,17 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
         ),
         target,
     )
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    number = _PIVOT_ROOT[os.uname().machine]
+    _check(_libc.syscall(number, os.fsencode(new), os.fsencode(old)), new)
 
 
 def unshare(flags: int) -> None:

@@ -38,8 +38,10 @@ class Supervisor:
         self._events = boot.DeviceEvents()
         self._methods = {
             "wake": self._wake,
+            "clock": self._clock,
             "carrier": self._carrier,
             "setup": self._setup,
+            "jail": self._make_jail,
             "agent": self._agent,
             "exec": self._exec,
             "signal": self._signal,
@@ -115,15 +117,18 @@ class Supervisor:
 
     # Methods
 
-    def _wake(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+    def _wake(self, request: int, params: dict[str, Any]) -> dict[str, Any]:
         """The clock, randomness of its own, the host name: asked for before anything else.
 
         The machine may be one of many that were restored from the same memory.
         """
-        time.clock_settime_ns(time.CLOCK_REALTIME, params["clock"])
-        if params["seed"]:
-            linux.add_entropy(bytes.fromhex(params["seed"]))
+        self._clock(request, params)
+        linux.add_entropy(bytes.fromhex(params["seed"]))
         socket.sethostname(params["hostname"])
+        return {}
+
+    def _clock(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
+        time.clock_settime_ns(time.CLOCK_REALTIME, params["clock"])
         return {}
 
     def _carrier(self, request: int, params: dict[str, Any]) -> None:
@@ -142,18 +147,23 @@ class Supervisor:
 
     def _setup(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
         """The toolbox."""
-        agents.mount_share(self._events, params["toolbox"], agents.TOOLBOX)
+        agents.mount_share(self._events, params["toolbox"], agents.TOOLBOX, linux.MS_RDONLY)
         return {}
 
-    def _agent(self, request: int, params: dict[str, Any]) -> None:
-        """Make an agent's tree and start its jail; answered when the jail is up."""
+    def _make_jail(self, request: int, params: dict[str, Any]) -> None:
+        """Make an agent's jail, still without a tree; answered when it is there."""
         agent = agents.Agent(params)
-        agent.prepare(self._events)
-        agent.start()
+        agent.make()
         self._agents[agent.number] = agent
         assert agent.socket is not None
-        agent.up_request = request
+        agent.call = request
         self._loop.watch(agent.socket.fileno(), READ, lambda _events: self._heard(agent))
+
+    def _agent(self, request: int, params: dict[str, Any]) -> None:
+        """Give an agent's jail its tree; answered when commands can be started in it."""
+        agent = self._jail(params["number"])
+        agent.call = request
+        agent.furnish(params, self._events)
 
     def _exec(self, request: int, params: dict[str, Any]) -> None:
         agent = self._jail(params["agent"]) if params["agent"] else None
@@ -291,9 +301,12 @@ class Supervisor:
         message, fds = reply
         operation = message.get("op")
         found = self._owner(message.get("id"))
-        if operation == "up" and agent.up_request is not None:
-            self._channel.send_message(wire.response(agent.up_request, {}))
-            agent.up_request = None
+        if operation in ("made", "up") and agent.call is not None:
+            self._channel.send_message(wire.response(agent.call, {}))
+            agent.call = None
+        elif operation == "lost":
+            number = message.get("errno")
+            agent.reason = os.strerror(number) if type(number) is int else ""
         elif found is not None and found[1].agent is agent:
             self._heard_of(*found, operation, message, fds)
         for fd in fds:
@@ -329,8 +342,9 @@ class Supervisor:
         agent.close()
         agent.kill()
         self._agents.pop(agent.number, None)
-        if agent.up_request is not None:
-            body = wire.error(agent.up_request, RPC_FAILED, "the jail ended while starting", {})
+        if agent.call is not None:
+            text = f"the jail ended while starting {agent.reason}".rstrip()
+            body = wire.error(agent.call, RPC_FAILED, text, {})
             self._channel.send_message(body)
         for commands in self._all_commands():
             for command in commands.of_agent(agent):
@@ -382,6 +396,7 @@ def serve() -> None:
     boot.move_root()
     boot.load_modules()
     boot.start_cgroups()
+    agents.share_folders()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 then ignores it, Python's handler ends it
     port = carrier.serial()
     os.set_blocking(port, False)

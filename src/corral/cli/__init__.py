@@ -27,6 +27,7 @@ VERBS = {
     "doctor": ("doctor", "Show what this host gives, what is missing, how to get it."),
     "config": ("config", "Write, show and describe the configuration."),
     "trust": ("trust", "Accept this project's corral.toml as it is now."),
+    "template": ("template", "List, build and prune the saved machines that sandboxes restore."),
     "gc": ("gc", "Clear caches and anything left behind."),
     "completion": ("completion", "Print a script that completes corral's words in your shell."),
 }

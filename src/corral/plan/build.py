@@ -43,7 +43,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
     agent = Agent(
         number=number,
         export=export,
-        setup={
+        jail={
             "number": number,
             "uid": export.uid,
             "root": identity.root,
@@ -51,6 +51,9 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
             "inside_gid": identity.gid,
             "uid_map": identity.map(number, identity.uid),
             "gid_map": identity.map(number, identity.gid),
+        },
+        setup={
+            "number": number,
             "hostname": spec.name,
             "export": _mount(export.tag, machine),
             "parts": trees.writable_parts(spec, layout),

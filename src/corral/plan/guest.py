@@ -8,9 +8,6 @@ from ..spec import Spec
 from . import trees
 from .model import AGENT_UID_BASE, NOBODY
 
-# Paths of the jail, in bwrap's words; the guest puts its own folders in place of the @names.
-ROOT, EXPORT, TOOLBOX = "@root", "@export", "@toolbox"
-
 _SUB_IDS_BASE = 100_000  # agent n's further ids: 100000*n and up, for root's jails only
 _SUB_IDS = 65_533
 
@@ -85,27 +82,25 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str]]:
-    """The jail's file system as bwrap options, parents before children.
+def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str | int]]:
+    """What is mounted in the jail, parents before children: steps of corral_guest.tree.
 
     The home and /var/tmp are folders of the system's tree where that is kept on a disk.
     """
-    kept = "--dir" if spec.machine.disk else "--tmpfs"
-    steps = [
-        ["--bind", ROOT, "/"],
-        ["--proc", "/proc"],
-        ["--dev", "/dev"],
-        ["--perms", "1777", "--tmpfs", "/tmp"],  # noqa: S108 - the jail's own
-        ["--perms", "1777", kept, "/var/tmp"],  # noqa: S108
-        ["--perms", "1777", "--tmpfs", "/dev/shm"],  # noqa: S108
-        ["--perms", "0755", "--tmpfs", "/run"],
+    kept = "folder" if spec.machine.disk else "tmpfs"
+    steps: list[list[str | int]] = [
+        ["tmpfs", "/tmp", 0o1777],  # noqa: S108 - the jail's own
+        [kept, "/var/tmp", 0o1777],  # noqa: S108
+        ["tmpfs", "/dev/shm", 0o1777],  # noqa: S108
+        ["tmpfs", "/run", 0o755],
     ]
     if identity.home != "/":  # where it is, as for users of containers, it must hide nothing
-        steps.append(["--perms", "0700", kept, identity.home])
-    parts = [(path, "--bind", EXPORT) for path in trees.writable_parts(spec, layout)]
-    parts += [(target, "--ro-bind", TOOLBOX) for _source, target in trees.read_only_parts(spec)]
+        steps.append([kept, identity.home, 0o700])
+    parts = [(path, "export") for path in trees.writable_parts(spec, layout)]
+    parts += [(target, "toolbox") for _source, target in trees.read_only_parts(spec)]
     parts.sort(key=lambda part: part[0].count("/"))
-    steps += [[option, base + path, path] for path, option, base in parts]
+    for path, kind in parts:
+        steps.append([kind, path])
     return steps
 
 

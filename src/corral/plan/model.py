@@ -56,14 +56,16 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """One jailed worker. setup: what the guest is told, JSON values only.
+    """One jailed worker. jail, setup: what the guest is told, JSON values only.
 
+    jail is what can be known before there is a workspace: a template holds jails made of it.
     environment: of every command. workdir: where commands start. watched: host paths whose
     appearance is reported at the end.
     """
 
     number: int
     export: Export
+    jail: dict[str, object]
     setup: dict[str, object]
     environment: tuple[tuple[str, str], ...]
     workdir: str

@@ -28,6 +28,7 @@ POINTS = (
     "file-server-plugged",
     "channel-started",
     "guest-ready",  # --cold only
+    "jails-made",  # --cold only
     "guest-awake",
     "vsock-listening",  # --carrier vsock only
     "vsock-server-spawned",  # --carrier vsock only

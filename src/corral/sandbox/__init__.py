@@ -6,5 +6,16 @@ from .planning import host_facts, make_plan
 from .run_folder import sweep
 from .sandbox import Sandbox
 from .start import start
+from .template import template_for
 
-__all__ = ["Execution", "Parts", "Sandbox", "host_facts", "make_plan", "prepare", "start", "sweep"]
+__all__ = [
+    "Execution",
+    "Parts",
+    "Sandbox",
+    "host_facts",
+    "make_plan",
+    "prepare",
+    "start",
+    "sweep",
+    "template_for",
+]

@@ -168,6 +168,12 @@ class Machine:
         await self.why_gone.guard(self._ready)
         crash_point("guest-ready")
 
+    async def make_jails(self, channel: Channel) -> None:
+        """Have the guest make its agents' jails, as far as that can be without a workspace."""
+        for agent in self.plan.agents:
+            await self.why_gone.guard(channel.call("jail", agent.jail))
+        crash_point("jails-made")
+
     def _on_ready(self, params: dict[str, object]) -> None:
         if params.get("version") != render.PROTOCOL_VERSION:
             raise ChannelError("the guest speaks another version of the protocol.")

@@ -20,7 +20,7 @@ from ..errors import (
 from ..plan import Plan
 from .execution import Execution
 from .machine import Machine
-from .wake import wake
+from .wake import set_clock, wake
 
 T = TypeVar("T")
 
@@ -136,6 +136,7 @@ class Sandbox:
         """Let a halted machine go on, its clock right again. Raises ProcessError, GuestError."""
         await self.or_lost(self._monitor.execute("cont"))
         await self.or_lost(wake(self._channel, self.plan))
+        await self.or_lost(set_clock(self._channel))
 
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""

@@ -42,8 +42,8 @@ from .machine import LAST_WORDS, SETTLING, Machine
 from .parts import Parts
 from .run_folder import run_folder
 from .sandbox import Sandbox
-from .template import BOOT_TIMEOUT, template_for
-from .wake import wake
+from .template import BOOT_TIMEOUT, RESTORE_TIMEOUT, template_for
+from .wake import set_clock, wake
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ async def start(
     console_echo: int | None = None,
     keep: bool = False,
     boot_timeout: float | None = None,
+    restore_timeout: float | None = None,
     disk: Path | None = None,
     folder: Path | None = None,
     console: Callable[[bytes], None] | None = None,
@@ -69,15 +70,18 @@ async def start(
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
     console_echo: a descriptor that gets the guest's console, too. keep: keep the run folder, with
-    all logs. boot_timeout: seconds, by default BOOT_TIMEOUT of the accelerator. disk: the file of
-    the sandbox's disk, made if there is none; only where the plan has one. folder: the caller's
-    `run_folder`, by default one of its own. console: called with what the guest's console says.
-    saved: go on from this checkpoint of a sandbox with the same exports, as a machine of its own;
-    the caller closes it. Raises BootError, HostError, ProcessError, SandboxGoneError.
+    all logs. boot_timeout, restore_timeout: seconds, by default BOOT_TIMEOUT and RESTORE_TIMEOUT
+    of the accelerator. disk: the file of the sandbox's disk, made if there is none; only where the
+    plan has one. folder: the caller's `run_folder`, by default one of its own. console: called with
+    what the guest's console says. saved: go on from this checkpoint of a sandbox with the same
+    exports, as a machine of its own; the caller closes it. Raises BootError, HostError,
+    ProcessError, SandboxGoneError.
     """
     facts = parts.facts
     assert facts.bwrap is not None
-    limit = BOOT_TIMEOUT[plan.machine.accel] if boot_timeout is None else boot_timeout
+    accel = plan.machine.accel
+    limit = BOOT_TIMEOUT[accel] if boot_timeout is None else boot_timeout
+    restore_limit = RESTORE_TIMEOUT[accel] if restore_timeout is None else restore_timeout
     # Who wants to see the guest boot sees it boot.
     template = None
     if console_echo is None and saved is None:
@@ -108,7 +112,9 @@ async def start(
             started = starter()
             try:
                 try:
-                    sandbox = await stack.enter_async_context(started.run(limit, template, saved))
+                    sandbox = await stack.enter_async_context(
+                        started.run(restore_limit if template else limit, template, saved)
+                    )
                 except CorralError as error:
                     if template is None:
                         raise
@@ -181,20 +187,26 @@ class _Start:
         message = "booting the guest" if template is None else "restoring the guest"
         self._report(Phase(name="boot", message=message))
         up = machine.boot(stack) if template is None else machine.restore(stack, template)
-        await self._with_devices(stack, up)
+        clients = await self._with_servers(stack, up)
         channel = await machine.serial_channel(stack)
-        self._waiting_for = "the guest to say that it is ready"
-        if template is None:
-            await machine.ready()
-        else:
+        if template is not None:
             await machine.resume()
-        return await self._set_up(stack, channel)
+        # The guest gets its devices while it already runs.
+        plugged = asyncio.create_task(self._plug(clients), name="plug")
+        stack.callback(plugged.cancel)
+        if template is None:
+            self._waiting_for = "the guest to say that it is ready"
+            await machine.ready()
+            await machine.make_jails(channel)
+        sandbox = await self._set_up(stack, channel)
+        await plugged
+        return sandbox
 
     async def _go_on(self, stack: contextlib.AsyncExitStack, saved: Template) -> Sandbox:
         """Be the machine that was saved, with file servers that take over where others were."""
         machine = self._machine
         self._report(Phase(name="boot", message="going on from the checkpoint"))
-        await self._with_devices(stack, machine.load(stack, saved))
+        await self._plug(await self._with_servers(stack, machine.load(stack, saved)))
         self._waiting_for = "QEMU to take over the machine's state"
         await machine.why_gone.guard(machine.arrive(saved))
         channel = await machine.serial_channel(stack)
@@ -209,24 +221,30 @@ class _Start:
         crash_point("copy-awake")
         return sandbox
 
-    async def _with_devices(
+    async def _with_servers(
         self, stack: contextlib.AsyncExitStack, up: Coroutine[object, object, None]
-    ) -> None:
-        """Bring the machine `up` and start the file servers at once; then plug in all devices."""
-        machine = self._machine
+    ) -> list[tuple[Export, socket.socket]]:
+        """Bring the machine `up` and start the file servers, all at once; what is to be plugged."""
         served = self._plan.machine.transport == "virtiofs"
         exports = render.exports(self._plan) if served else []
         _none, *clients = await _together(up, *(self._serve(stack, export) for export in exports))
-        self._waiting_for = "the file servers"
-        for export, client in zip(exports, clients, strict=True):
-            assert client is not None
-            await machine.why_gone.guard(
-                machine.monitor.plug("vhost-user-fs-pci", export.tag, client, tag=export.tag)
-            )
-            client.close()
-            crash_point("file-server-plugged")
-        if self._disk is not None:
-            await machine.why_gone.guard(self._disk.plug(machine.monitor))
+        return [(export, client) for export, client in zip(exports, clients, strict=True) if client]
+
+    async def _plug(self, clients: list[tuple[Export, socket.socket]]) -> None:
+        """Give the machine its file servers and its disk."""
+        machine = self._machine
+        try:
+            for export, client in clients:
+                await machine.why_gone.guard(
+                    machine.monitor.plug("vhost-user-fs-pci", export.tag, client, tag=export.tag)
+                )
+                client.close()
+                crash_point("file-server-plugged")
+            if self._disk is not None:
+                await machine.why_gone.guard(self._disk.plug(machine.monitor))
+        except CorralError as error:
+            machine.why_gone.set(error)  # who waits for the guest waits for nothing
+            raise
 
     async def _serve(self, stack: contextlib.AsyncExitStack, export: Export) -> socket.socket:
         """Start the file server of an export; returns QEMU's end of its socket."""
@@ -260,20 +278,30 @@ class _Start:
         self._report(Phase(name="agent", message="setting up the guest"))
         machine_id = secrets.token_hex(16)
         try:
-            await why_gone.guard(wake(channel, self._plan))
-            crash_point("guest-awake")
+            awake = asyncio.ensure_future(why_gone.guard(self._wake(channel)))
             if self._plan.machine.carrier == "vsock":
+                await awake
                 channel = await self._change_carrier(stack, channel)
             sandbox = Sandbox(self._plan, self._machine, channel)
-            await sandbox.or_lost(channel.call("setup", self._plan.setup))
+            # The guest does one after the other; nothing waits here in between.
+            agents = [{**agent.setup, "machine_id": machine_id} for agent in self._plan.agents]
+            await sandbox.or_lost(
+                _together(
+                    why_gone.guard(awake),
+                    channel.call("setup", self._plan.setup),
+                    *(channel.call("agent", setup) for setup in agents),
+                )
+            )
             crash_point("guest-set-up")
-            for agent in self._plan.agents:
-                setup = {**agent.setup, "machine_id": machine_id}
-                await sandbox.or_lost(channel.call("agent", setup))
+            await sandbox.or_lost(set_clock(channel))
             crash_point("agent-up")
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error
         return sandbox
+
+    async def _wake(self, channel: Channel) -> None:
+        await wake(channel, self._plan)
+        crash_point("guest-awake")
 
     async def _change_carrier(self, stack: contextlib.AsyncExitStack, serial: Channel) -> Channel:
         """Start the vsock device and have the guest go on over it: it dials, both prove themselves.

@@ -17,6 +17,8 @@ from .run_folder import run_folder
 
 # Seconds until the guest must be up. TCG is some ten times slower, and hosts are busy.
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 180.0}
+# Seconds for a restored one, which takes less than one: then it is booted instead.
+RESTORE_TIMEOUT = {"kvm": 10.0, "tcg": 40.0}
 
 
 async def template_for(plan: Plan, parts: Parts, report: Report) -> Template | None:
@@ -28,16 +30,16 @@ async def template_for(plan: Plan, parts: Parts, report: Report) -> Template | N
     if plan.machine.cold or plan.machine.transport != "virtiofs":
         return None
     shape = shape_of(plan, parts.facts, parts.kernel, parts.base)
-    found = find(shape)
-    if found is not None or is_broken(shape.key):
-        return found
     try:
+        found = find(shape)
+        if found is not None or is_broken(shape.key):
+            return found
         await _save(shape, plan, parts, report)
+        return find(shape)
     except CorralError as error:
         message = f"no machine could be saved to start faster ({error.message.rstrip('.')})."
         report(Notice(level="warning", message=message))
         return None
-    return find(shape)
 
 
 async def _save(shape: Shape, plan: Plan, parts: Parts, report: Report) -> None:
@@ -69,6 +71,7 @@ async def _boot_and_save(plan: Plan, parts: Parts, memory: int, state: int) -> N
                 await machine.boot(stack)
                 channel = await machine.serial_channel(stack)
                 await machine.ready()
+                await machine.make_jails(channel)
                 await machine.why_gone.guard(channel.call("settle"))
                 await machine.monitor.save(state)
             except CorralError as error:

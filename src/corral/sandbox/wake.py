@@ -9,17 +9,23 @@ from ..channel import Channel
 from ..plan import Plan
 
 _SEED_BYTES = 32  # as much as the kernel's generator holds (drivers/char/random.c)
-# The guest's clock is set again until it was told the time within this many seconds.
+# The guest's clock is set again until that took fewer seconds.
 _CLOCK_TOLERANCE, _CLOCK_TRIES = 0.04, 5
 
 
 async def wake(channel: Channel, plan: Plan) -> None:
-    """The clock, entropy and the host name. Raises GuestError, ChannelError."""
-    seed = secrets.token_hex(_SEED_BYTES)
-    hostname = plan.setup["hostname"]
+    """The time, about, entropy and the host name. Raises GuestError, ChannelError."""
+    seed, hostname = secrets.token_hex(_SEED_BYTES), plan.setup["hostname"]
+    await channel.call("wake", {"clock": time.time_ns(), "seed": seed, "hostname": hostname})
+
+
+async def set_clock(channel: Channel) -> None:
+    """The time, of a guest that answers at once: it is late by less than that takes.
+
+    Raises GuestError, ChannelError.
+    """
     for _ in range(_CLOCK_TRIES):
         began = time.monotonic()
-        await channel.call("wake", {"clock": time.time_ns(), "seed": seed, "hostname": hostname})
+        await channel.call("clock", {"clock": time.time_ns()})
         if time.monotonic() - began < _CLOCK_TOLERANCE:
-            return  # so late at most was the time that it got
-        seed = ""
+            break

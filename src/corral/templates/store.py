@@ -29,7 +29,7 @@ from ..backends.qemu import render
 from ..events import Phase, Report
 from ..host import Facts
 from ..images import BaseImage, Kernel
-from ..images.locks import locked, new_folder, remove_leftovers, write_file
+from ..images.locks import cache_failure, locked, new_folder, remove_leftovers, write_file
 from ..images.watched import FileState, state
 from ..plan import Plan
 
@@ -40,7 +40,10 @@ _MANIFEST, _MEMORY, _STATE = "template.json", "memory", "state"
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that shaped a machine. arguments: QEMU's. processor: the host's, under KVM."""
+    """Everything that shaped a machine. arguments: QEMU's. processor: the host's, under KVM.
+
+    jails: those that are made in it.
+    """
 
     format: int
     arguments: tuple[str, ...]
@@ -50,6 +53,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     kernel: FileState
     kernel_release: str
     base: str
+    jails: tuple[dict[str, object], ...]
     processor: str
 
     @property
@@ -119,6 +123,7 @@ def shape_of(plan: Plan, facts: Facts, kernel: Kernel, base: BaseImage) -> Shape
         kernel=state(kernel.image),
         kernel_release=kernel.release,
         base=base.key,
+        jails=tuple(agent.jail for agent in plan.agents),
         processor=_processor() if plan.machine.accel == "kvm" else "",
     )
 
@@ -251,7 +256,10 @@ def prune(limit: int, *, keep: str | None = None, dry_run: bool = False) -> list
 
 def _root() -> Path:
     folder = paths.cache_dir() / "templates"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise cache_failure(error) from error
     return folder
 
 

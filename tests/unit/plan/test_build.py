@@ -28,7 +28,8 @@ def plan_as_lines(**wanted: Any) -> list[str]:
         "toolbox tree": [" ".join(step.argv()) for step in plan.toolbox.tree],
         "agent tree": [" ".join(step.argv()) for step in agent.export.tree],
         **{name: getattr(plan, name) for name in ("name", "machine", "modules", "setup", "notes")},
-        "agent setup": {**agent.setup, "tree": [" ".join(step) for step in tree]},
+        "agent jail": agent.jail,
+        "agent setup": {**agent.setup, "tree": [" ".join(map(str, step)) for step in tree]},
         "environment": [f"{name}={value}" for name, value in agent.environment],
         "workdir": agent.workdir,
         "watched": agent.watched,
@@ -118,9 +119,9 @@ def test_the_users_own_name_may_be_said() -> None:
     assert named == examples.plan()
 
 
-def agent_setup(run_as: str | None = None, **facts: Any) -> dict[str, Any]:
+def agent_jail(run_as: str | None = None, **facts: Any) -> dict[str, Any]:
     plan = examples.plan(examples.spec(run={"user": run_as}), examples.facts(**facts))
-    return plan.agents[0].setup
+    return plan.agents[0].jail
 
 
 def ids(text: Any) -> list[tuple[int, int, int]]:
@@ -130,14 +131,14 @@ def ids(text: Any) -> list[tuple[int, int, int]]:
 
 
 def test_an_ordinary_users_jail_maps_the_user_to_the_agent_and_root_to_nobody() -> None:
-    setup = agent_setup()
+    setup = agent_jail()
     assert setup["root"] is False
     assert ids(setup["uid_map"]) == ids(setup["gid_map"]) == [(0, 65534, 1), (1000, 2001, 1)]
 
 
 @pytest.mark.parametrize("host_user", [examples.ADA, examples.ROOT])
 def test_roots_jail_maps_root_to_the_agent_and_gives_ids_of_its_own(host_user: Any) -> None:
-    setup = agent_setup("root", user=host_user)
+    setup = agent_jail("root", user=host_user)
     assert setup["root"] is True
     assert (0, 2001, 1) in ids(setup["uid_map"])
     assert ids(setup["uid_map"]) == ids(setup["gid_map"])
@@ -146,7 +147,7 @@ def test_roots_jail_maps_root_to_the_agent_and_gives_ids_of_its_own(host_user: A
 @pytest.mark.parametrize("user", [None, "root"])
 def test_id_maps_are_what_the_kernel_takes(user: str | None) -> None:
     """Ranges overlap neither inside nor outside, and none reaches the guest's real root."""
-    rows = ids(agent_setup(user)["uid_map"])
+    rows = ids(agent_jail(user)["uid_map"])
     for side in (0, 1):
         ranges = sorted((row[side], row[side] + row[2]) for row in rows)
         assert all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
@@ -154,7 +155,7 @@ def test_id_maps_are_what_the_kernel_takes(user: str | None) -> None:
 
 
 def test_root_on_the_host_is_root_in_the_guest_without_asking() -> None:
-    assert agent_setup(None, user=examples.ROOT)["root"] is True
+    assert agent_jail(None, user=examples.ROOT)["root"] is True
 
 
 # Where files come from
