@@ -140,7 +140,7 @@ outcome.update(saved)
 outcome.update({"write: " + name: how for name, how in found.items()})
 """,
     )
-    assert len(outcome) == ALL_WRITES + 4
+    assert len(outcome) == ALL_WRITES + 5
     refused(outcome, "EROFS", "EPERM", "EACCES", "EINVAL", "EBUSY", "ENODEV", "ENOTSUP")
     # Root may take mounts of its own jail away; below is its own copy, not the host's.
     await from_jail(
