@@ -97,9 +97,20 @@ async def _in(files: Files, source: str, target: str, follow: bool) -> None:
     from ..sandbox.copying import copy_in
 
     if source == "-":
-        await files.unpack_from(target, sys.stdin.buffer)
+        await files.unpack_from(target, _Input())
     else:
         _warn(await copy_in(files, source, target, follow=follow))
+
+
+class _Input:
+    """Standard input for a thread that nobody waits for: without a lock that an exit would need."""
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, or what is left."""
+        data = b""
+        while len(data) < size and (piece := os.read(0, size - len(data))):
+            data += piece
+        return data
 
 
 def _warn(copied: Copied) -> None:

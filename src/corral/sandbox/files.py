@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -35,7 +35,7 @@ from ..errors import ChannelError, CorralError, FileError, FileMissingError, Str
 from . import file_errors
 from .archives import ROOT, Checked, Unpacker, shown
 from .execution import Execution
-from .packing import Packer, repacked
+from .packing import Packer, Readable, repacked
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -267,7 +267,7 @@ class Files:
             async for piece in pieces:
                 await call.write(piece)
 
-    async def unpack_from(self, folder: str, archive: BinaryIO) -> None:
+    async def unpack_from(self, folder: str, archive: Readable) -> None:
         """`unpack` of an archive of any kind that Python's tarfile reads, from an open file."""
         await self.unpack(folder, repacked(archive))
 

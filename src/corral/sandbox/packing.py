@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from corral_guest import tar
 
@@ -124,7 +124,14 @@ class Packer:
         return data
 
 
-def repacked(source: BinaryIO) -> Iterator[bytes]:
+class Readable(Protocol):
+    """An open file, as far as an archive is read from it."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, fewer only at the end."""
+
+
+def repacked(source: Readable) -> Iterator[bytes]:
     """An archive of the user's, of any kind that tarfile reads, compressed too, as one for a guest.
 
     A leading `/` or `./` is dropped from names, as tar(1) does. Raises FileError.
@@ -132,7 +139,7 @@ def repacked(source: BinaryIO) -> Iterator[bytes]:
     import tarfile  # not at the top: few need it
 
     try:
-        with tarfile.open(fileobj=source, mode="r|*") as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", source), mode="r|*") as archive:
             for member in archive:
                 entry = _entry(member)
                 if entry is None:
