@@ -20,6 +20,7 @@ from ..keeper.client import Kept, connect
 from ..keeper.launch import launch
 from ..keeper.life import keep
 from ..keeper.model import ALIVE, Request, planning_environment
+from ..keeper.notify import notify
 from ..keeper.store import Record
 from ..sandbox import host_facts, make_plan, prepare
 from . import narration, terminal
@@ -92,6 +93,7 @@ def run(
     def ready() -> None:
         changing.close()
         progress.stop()
+        notify("READY=1")
         say(f"{record.name} is up. Ctrl-C stops it.")
 
     with record.keeping():
