@@ -22,6 +22,7 @@ def command(name: str) -> None:
     import msgspec
 
     from ..errors import CorralError
+    from ..keeper import checkpoints
     from ..keeper.store import Record
 
     record = Record.find(name)
@@ -34,6 +35,7 @@ def command(name: str) -> None:
         "created": request.created,
         "status": msgspec.to_builtins(status),
         "spec": spec,
+        "checkpoints": msgspec.to_builtins(checkpoints.listed(record)),
         "live": None,
     }
     if record.is_kept():

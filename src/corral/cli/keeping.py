@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 def up(wanted: Wanted, folder: Path, environ: Mapping[str, str], *, detach: bool) -> int:
     """`corral up`; returns the exit status."""
-    with _reporting(json=wanted.as_json) as (report, progress):
+    with reporting(json=wanted.as_json) as (report, progress):
         spec = wanted_spec(wanted, folder, environ, report)
         record = Record(spec.name)
         with contextlib.ExitStack() as changing:
-            changing.enter_context(record.changing(_say_waiting(record)))
+            changing.enter_context(record.changing(say_waiting(record)))
             _check_free(record, spec.workspace.path)
             facts = host_facts(report, assume_yes=wanted.assume_yes)
             # Here, where a person can be asked and sees what is fetched; the keeper finds it done.
@@ -58,10 +58,10 @@ def up(wanted: Wanted, folder: Path, environ: Mapping[str, str], *, detach: bool
 
 def start(name: str, *, detach: bool, json: bool = False) -> int:
     """`corral start`; returns the exit status."""
-    with _reporting(json=json) as (report, progress):
+    with reporting(json=json) as (report, progress):
         record = Record.find(name)
         with contextlib.ExitStack() as changing:
-            changing.enter_context(record.changing(_say_waiting(record)))
+            changing.enter_context(record.changing(say_waiting(record)))
             record.request()  # it may have been removed while we waited
             if record.is_kept():
                 say(f"{name} is {record.status().state} already.")
@@ -78,11 +78,15 @@ def run(
     *,
     detach: bool,
     console: int | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
-    """Start the record's sandbox; in front, until it is stopped."""
+    """Start the record's sandbox; in front, until it is stopped.
+
+    checkpoint: the folder of one to go on from, only with detach.
+    """
     record.settle()
     if detach:
-        launch(record, os.environ, report)
+        launch(record, os.environ, report, checkpoint)
         progress.stop()
         if report is as_json:
             as_json(Became(sandbox=record.name, state="running"))
@@ -120,7 +124,7 @@ def remove(name: str, *, force: bool) -> None:
     record = Record.find(name)
     if force:
         stop(record, 0.0)
-    with record.changing(_say_waiting(record)):
+    with record.changing(say_waiting(record)):
         if not record.exists():
             return  # somebody else has removed it while we waited
         if record.is_kept():
@@ -155,7 +159,7 @@ def show_end(record: Record) -> None:
         say(f"it had ended by itself: {status.problem.message}")
 
 
-def _say_waiting(record: Record) -> Callable[[], None]:
+def say_waiting(record: Record) -> Callable[[], None]:
     return lambda: say(f"another command starts or removes {record.name}; waiting for it ...")
 
 
@@ -169,7 +173,13 @@ def _check_free(record: Record, workspace: str) -> None:
             hint=f"Use it (corral exec {name} -- CMD), stop it (corral stop {name}), or give this "
             "one another name: corral up NAME",
         )
-    other = record.request().spec.workspace.path
+    kept = record.request().spec.workspace
+    if kept.copy is not None:
+        raise SandboxStateError(
+            f"the sandbox {name} is a fork, with a workspace of its own in {kept.copy}.",
+            hint=f"Start it: corral start {name}. Or give this one another name: corral up NAME",
+        )
+    other = kept.path
     if other != workspace:
         raise SandboxStateError(
             f"the name {name} belongs to the sandbox on {other}.",
@@ -178,7 +188,7 @@ def _check_free(record: Record, workspace: str) -> None:
 
 
 @contextlib.contextmanager
-def _reporting(*, json: bool) -> Iterator[tuple[Report, Progress]]:
+def reporting(*, json: bool) -> Iterator[tuple[Report, Progress]]:
     """Where events go, until the end; with JSON an error is an event, too."""
     progress = Progress()
     told = _in_front(progress)

@@ -38,7 +38,7 @@ def command(everyone: bool, as_json: bool) -> None:
                     "name": name,
                     "state": status.state,
                     "since": round(status.since, 3),
-                    "workspace": request.spec.workspace.path,
+                    "workspace": request.spec.workspace.on_host,
                     "problem": status.problem.message if status.problem else None,
                 }
             )

@@ -1,9 +1,10 @@
-"""The keeper's process: `python -P -m corral.keeper NAME`, started by `launch`."""
+"""The keeper's process: `python -P -m corral.keeper NAME [CHECKPOINT]`, started by `launch`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from ..errors import CorralError, SandboxGoneError
 from ..proc.detached import CONTROL_FD, close_others
@@ -13,8 +14,11 @@ from .model import Problem
 from .store import Record
 
 
-def main(name: str) -> int:
-    """Keep the sandbox until it ends; returns the exit status."""
+def main(name: str, checkpoint: str | None = None) -> int:
+    """Keep the sandbox until it ends; returns the exit status.
+
+    checkpoint: the folder of one to go on from.
+    """
     close_others()
     os.chdir("/")  # the folder it was started in may be removed, or its file system unmounted
     os.umask(0o077)
@@ -22,7 +26,13 @@ def main(name: str) -> int:
     try:
         record = Record.find(name)
         with record.keeping():
-            keep(record, starter.report, ready=starter.ready, abandoned=CONTROL_FD)
+            keep(
+                record,
+                starter.report,
+                ready=starter.ready,
+                abandoned=CONTROL_FD,
+                checkpoint=Path(checkpoint) if checkpoint else None,
+            )
     except CorralError as error:
         starter.failed(Problem.of(error))
         return 1
@@ -35,4 +45,4 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

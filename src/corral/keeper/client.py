@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..channel import Channel, Stream
@@ -121,6 +122,20 @@ class Kept:
         """Let a halted machine go on, its clock right again."""
         await self._call("resume", {})
 
+    async def checkpoint(self, tag: str, *, replace: bool = False) -> None:
+        """Keep it as it is now under a tag; it runs on. Raises CheckpointError."""
+        call = messages.CheckpointCall(tag=tag, replace=replace)
+        await self._call("checkpoint", messages.write(call), limit=None)
+
+    async def fork(self, names: Sequence[str]) -> Path:
+        """Save it for copies of these names, to go on from the folder that this returns."""
+        call = messages.write(messages.ForkCall(names=list(names)))
+        answer = await self._call("fork", call, limit=None)
+        folder = answer.get("folder") if isinstance(answer, dict) else None
+        if not isinstance(folder, str):
+            raise ChannelError("the keeper answered fork with no folder.")
+        return Path(folder)
+
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - the guest's, not ours
         """Begin its end; timeout: seconds for its commands. `wait_until_left` tells of the end."""
         await self._call("stop", {"timeout": timeout})
@@ -155,9 +170,11 @@ class Kept:
             raise ChannelError(f"the keeper answered {method} with no object.")
         return answer
 
-    async def _call(self, method: str, params: dict[str, Any]) -> object:
+    async def _call(
+        self, method: str, params: dict[str, Any], limit: float | None = _CALL_TIME
+    ) -> object:
         try:
-            return await self.or_lost(self._channel.call(method, params, timeout=_CALL_TIME))
+            return await self.or_lost(self._channel.call(method, params, timeout=limit))
         except GuestError as error:
             raise messages.read(error.data, Problem).error() from error
 

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -52,6 +53,21 @@ class Box(Protocol):
     async def resume(self) -> None:
         """Let it go on, with its clock right."""
 
+    async def save(
+        self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Write it, as it is now, to two empty files; it runs on."""
+
+
+class Saver(Protocol):
+    """Makes checkpoints; see `checkpoints`."""
+
+    async def checkpoint(self, box: Box, tag: str, *, replace: bool) -> None:
+        """One that stays."""
+
+    async def fork(self, box: Box, names: Sequence[str], report: Report) -> Path:
+        """One for copies to go on from."""
+
 
 class Running(msgspec.Struct):
     """A command that runs. argv: shortened, printable."""
@@ -70,6 +86,7 @@ class Keeper:
         self.journals = {"events": events, "console": console}
         self.state: State = "starting"
         self.box: Box | None = None
+        self.saver: Saver | None = None
         self.running: dict[int, Running] = {}
         self.stopping = asyncio.Event()
         self.grace = STOP_GRACE
@@ -167,6 +184,20 @@ class Keeper:
                 self.become("running")
             else:
                 self._running_box()
+
+    async def checkpoint(self, tag: str, *, replace: bool) -> None:
+        """Keep the sandbox as it is now under a tag; it runs on."""
+        async with self._changing:
+            box = self._running_box()
+            assert self.saver is not None
+            await self.saver.checkpoint(box, tag, replace=replace)
+
+    async def fork(self, names: Sequence[str]) -> Path:
+        """Save the sandbox for copies of these names; the folder that they go on from."""
+        async with self._changing:
+            box = self._running_box()
+            assert self.saver is not None
+            return await self.saver.fork(box, names, self.report)
 
     def stop(self, grace: float = STOP_GRACE) -> None:
         """End the sandbox; grace: seconds for its commands. Asked again with 0, at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -32,10 +33,13 @@ class NotReady(msgspec.Struct, frozen=True, tag="not-ready", tag_field="event"):
 Said = Phase | Notice | Ready | NotReady
 
 
-def launch(record: Record, environ: Mapping[str, str], report: Report) -> None:
+def launch(
+    record: Record, environ: Mapping[str, str], report: Report, checkpoint: Path | None = None
+) -> None:
     """Start the record's sandbox, kept by a process of its own; returns when it is up.
 
-    To be called under `record.changing()`. Raises what the start fails with. A caller that is
+    To be called under `record.changing()`. checkpoint: the folder of one to go on from. Raises what
+    the start fails with. A caller that is
     interrupted ends the start: the keeper notices that nobody waits.
     """
     ours, theirs = socket.socketpair()
@@ -43,7 +47,7 @@ def launch(record: Record, environ: Mapping[str, str], report: Report) -> None:
         with theirs:
             start_detached(
                 MODULE,
-                [record.name],
+                [record.name, *([str(checkpoint)] if checkpoint is not None else [])],
                 environ,
                 log=record.folder / LOG,
                 control=theirs.fileno(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,10 +13,13 @@ from pathlib import Path
 from ..errors import CorralError, SandboxGoneError
 from ..events import Event, Failed, Notice, Phase, Report
 from ..plan import Plan
-from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
+from ..sandbox import Parts, host_facts, make_plan, prepare, saved, start, sweep
 from ..sandbox.appearances import Watch
 from ..sandbox.run_folder import run_folder
+from ..templates import Template
 from . import messages
+from .checkpoints import Saver, going_on
+from .checkpoints import sweep as sweep_checkpoints
 from .journal import Journal
 from .keeper import STOP_GRACE, Keeper
 from .model import VERSION, Problem, Request, State, Status
@@ -33,14 +37,16 @@ def keep(
     ready: Callable[[], None],
     abandoned: int = -1,
     console_echo: int | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Start the sandbox of the record and keep it until it is stopped.
 
     To be called under `record.keeping()`. ready: called when it is up. abandoned: a descriptor that
-    can be read (its other end is closed) when nobody waits for that any more. Raises what made it
+    can be read (its other end is closed) when nobody waits for that any more. checkpoint: the
+    folder of one, of this sandbox or of what it is a fork of, to go on from. Raises what made it
     fail, once that is written down.
     """
-    life = _Life(record, report)
+    life = _Life(record, report, checkpoint)
     try:
         try:
             life.plan()
@@ -58,8 +64,9 @@ def keep(
 class _Life:
     """One run of a kept sandbox."""
 
-    def __init__(self, record: Record, report: Report) -> None:
+    def __init__(self, record: Record, report: Report, checkpoint: Path | None) -> None:
         self._record = record
+        self._checkpoint = checkpoint
         self._request: Request = record.request()
         self._further = report
         self._events = Journal(record.folder / "events.jsonl")
@@ -142,7 +149,10 @@ class _Life:
     ) -> None:
         keeper = self._keeper
         watch = Watch(self._request.spec, self._plan)
-        try:
+        keeper.saver = Saver(self._record, self._request, self._plan, self._parts)
+        with contextlib.ExitStack() as going:
+            going.callback(self._ended, watch, begun)
+            template = self._saved(going)
             async with start(
                 self._plan,
                 self._parts,
@@ -152,6 +162,7 @@ class _Life:
                 console=self._console.write,
                 console_echo=console_echo,
                 keep=self._request.debug,
+                saved=template,
             ) as sandbox:
                 await watch.ready()
                 begun.set()
@@ -163,12 +174,21 @@ class _Life:
                 ready()
                 await sandbox.or_lost(keeper.stopping.wait())
                 await sandbox.or_lost(keeper.wind_down())
-        finally:
-            keeper.box = None
-            if begun.is_set():
-                self._notices = list(watch.notices())
-                for message in self._notices:
-                    self._keeper.report(Notice(level="warning", message=message))
+
+    def _saved(self, going: contextlib.ExitStack) -> Template | None:
+        """What to go on from: None for a fresh start."""
+        if self._checkpoint is None:
+            sweep_checkpoints(self._record)
+            return None
+        going.enter_context(going_on(self._checkpoint, self._record, self._plan))
+        return going.enter_context(saved.opened(self._checkpoint, self._plan, self._parts))
+
+    def _ended(self, watch: Watch, begun: asyncio.Event) -> None:
+        self._keeper.box = None
+        if begun.is_set():
+            self._notices = list(watch.notices())
+            for message in self._notices:
+                self._keeper.report(Notice(level="warning", message=message))
 
     def _hello(self) -> messages.Hello:
         agent = self._plan.agents[0]

@@ -7,6 +7,8 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     signal  {exec, signal, group}                  -> {}
     resize  {exec, rows, columns}                  -> {}
     kill    {agent}, sync {}, pause {}, resume {}  -> {}
+    checkpoint  {tag, replace}                     -> {}
+    fork    {names}                                -> {folder}
     stop    {timeout}                              -> {}, later the notification `gone`
     inspect {}, stats {}                           -> an object
     follow  {what, stream}                         -> {}, then the stream carries a log
@@ -98,6 +100,19 @@ class StopCall(_Message, frozen=True, kw_only=True):
     """End the sandbox; timeout: seconds that its commands get after TERM."""
 
     timeout: float
+
+
+class CheckpointCall(_Message, frozen=True, kw_only=True):
+    """Keep the sandbox as it is now. replace: also when there is one of that tag."""
+
+    tag: str
+    replace: bool = False
+
+
+class ForkCall(_Message, frozen=True, kw_only=True):
+    """Save the sandbox for copies with these names, and copy the workspace for each."""
+
+    names: list[str]
 
 
 class FollowCall(_Message, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ class Peer:
             "sync": self._sync,
             "pause": self._pause,
             "resume": self._resume,
+            "checkpoint": self._checkpoint,
+            "fork": self._fork,
             "stop": self._stop,
             "inspect": self._inspect,
             "stats": self._stats,
@@ -152,6 +154,14 @@ class Peer:
 
     async def _resume(self, _params: dict[str, Any]) -> None:
         await self._keeper.resume()
+
+    async def _checkpoint(self, params: dict[str, Any]) -> None:
+        call = messages.read(params, messages.CheckpointCall)
+        await self._keeper.checkpoint(call.tag, replace=call.replace)
+
+    async def _fork(self, params: dict[str, Any]) -> dict[str, Any]:
+        call = messages.read(params, messages.ForkCall)
+        return {"folder": str(await self._keeper.fork(call.names))}
 
     async def _stop(self, params: dict[str, Any]) -> None:
         call = messages.read(params, messages.StopCall)

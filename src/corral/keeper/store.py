@@ -1,6 +1,7 @@
 """The state of kept sandboxes on disk: one folder for each name, private to the user.
 
     sandboxes/NAME/            below the state folder, mode 0700
+        checkpoints/TAG/, workspace/   see `checkpoints`
         change.lock    flock(2), held by a command that starts or removes the sandbox
         keeper.lock    flock(2), held by the keeper for as long as it lives
         request.json   what was asked for; with it, and only then, the sandbox exists
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import HostError, SandboxStateError, UnknownSandboxError, UsageError
+from ..host.copies import remove_tree
 from ..paths import run_root, state_dir
 from ..spec.files import write_atomically
 from ..spec.text import printable
@@ -257,7 +259,7 @@ class Record:
                 if entry.name == _CHANGE:
                     continue  # last: with it goes the lock
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
+                    remove_tree(entry)
                 else:
                     entry.unlink(missing_ok=True)
             shutil.rmtree(self.folder)

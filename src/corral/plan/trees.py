@@ -51,7 +51,13 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     """The workspace, what comes along with it, and writable shares."""
     workspace = layout.workspace
     access = Access.READ_ONLY if spec.workspace.read_only else Access.WRITABLE
-    tree: list[Step] = [Memory(EXPORT), _pinned(workspace.path, workspace.path, access)]
+    host = workspace.path
+
+    def inside(path: str) -> str:
+        """Where a path of the workspace is in the guest, also when the host has a copy of it."""
+        return spec.workspace.path + path[len(host) :] if _within(path, host) else path
+
+    tree: list[Step] = [Memory(EXPORT), _pinned(host, inside(host), access)]
     if workspace.git_common:
         tree.append(_pinned(workspace.git_common, workspace.git_common, access))
     tree += [
@@ -59,10 +65,13 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
         for share in spec.shares
         if share.writable
     ]
-    tree += [_pinned(path, path, access) for path in _parents_first(workspace.mounts)]
-    tree += [_pinned(path, path, Access.READ_ONLY) for path in _parents_first(workspace.protected)]
-    tree += [Bind(EMPTY_FILE, EXPORT + path) for path in workspace.masked_files]
-    tree += [EmptyReadOnly(EXPORT + path) for path in workspace.masked_folders]
+    tree += [_pinned(path, inside(path), access) for path in _parents_first(workspace.mounts)]
+    tree += [
+        _pinned(path, inside(path), Access.READ_ONLY)
+        for path in _parents_first(workspace.protected)
+    ]
+    tree += [Bind(EMPTY_FILE, EXPORT + inside(path)) for path in workspace.masked_files]
+    tree += [EmptyReadOnly(EXPORT + inside(path)) for path in workspace.masked_folders]
     # What joins the parts is memory of the host: a guest that could write there could fill it.
     tree.append(Seal(EXPORT))
     return Export(
@@ -72,6 +81,10 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
         submounts=True,
         cache="auto",
     )
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _pinned(source: str, target: str, access: Access) -> Bind:

@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, spec: Spec, plan: Plan) -> None:
         self._roots = [share.source for share in spec.shares if share.writable]
         if not spec.workspace.read_only:
-            self._roots.append(spec.workspace.path)
+            self._roots.append(spec.workspace.on_host)
         self._absent = [path for agent in plan.agents for path in agent.watched]
         self._before: Future[_States] = Future()
         Thread(target=self._look, daemon=True, name="watch").start()

@@ -12,13 +12,18 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..channel import Channel
 from ..errors import ChannelError, CheckpointError, GuestError, ProcessError
 from ..plan import Plan
 from ..proc import crash_point
 from ..templates import keep_memory
-from .sandbox import CALL_TIMEOUT, Sandbox
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
+
+CALL_TIMEOUT = 60.0  # seconds, under emulation and on a busy host
 
 
 async def save(
@@ -66,7 +71,7 @@ async def _save_stopped(
     try:
         await machine.monitor.save(state)
         crash_point("checkpoint-state")
-        await _in_thread(lambda: keep_memory(machine.memory, memory))
+        await _in_thread(lambda: keep_memory(machine.memory, memory, sync=False))
         crash_point("checkpoint-memory")
         if meanwhile is not None:
             await _in_thread(meanwhile)

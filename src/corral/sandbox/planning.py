@@ -36,14 +36,14 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
     if not kept:
         spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, disk=0))
     found = layout.survey(
-        spec.workspace.path,
+        spec.workspace.on_host,
         unprotect=spec.workspace.unprotect,
         protected=PROTECTED,
         is_masked=mask_matcher(spec.workspace.mask) if spec.workspace.mask else None,
         program=program_files(),
     )
     if spec.limits.io_read or spec.limits.io_write:
-        disk = disk_of(System(), spec.workspace.path)
+        disk = disk_of(System(), spec.workspace.on_host)
         workspace = msgspec.structs.replace(found.workspace, disk=disk)
         found = msgspec.structs.replace(found, workspace=workspace)
     return build(spec, facts, found, environ)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ..channel import Channel
@@ -18,6 +18,7 @@ from ..errors import (
     NotExecutableError,
 )
 from ..plan import Plan
+from .checkpoint import save
 from .execution import Execution
 from .machine import Machine
 from .wake import set_clock, wake
@@ -137,6 +138,12 @@ class Sandbox:
         await self.or_lost(self._monitor.execute("cont"))
         await self.or_lost(wake(self._channel, self.plan))
         await self.or_lost(set_clock(self._channel))
+
+    async def save(
+        self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Write it, as it is now, to two empty files; it runs on. See `checkpoint.save`."""
+        await save(self, memory, state, meanwhile)
 
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""

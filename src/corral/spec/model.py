@@ -301,13 +301,20 @@ class Workspace(Struct, frozen=True, kw_only=True):
     """The folder being worked on.
 
     path: absolute real path. mask: gitignore patterns relative to it (see masks.py).
-    unprotect: paths relative to it.
+    unprotect: paths relative to it. copy: the copy of it that the sandbox has in its place, on the
+    host; in the guest it is at `path` all the same.
     """
 
     path: str
     read_only: bool
     mask: tuple[str, ...]
     unprotect: tuple[str, ...]
+    copy: str | None = None
+
+    @property
+    def on_host(self) -> str:
+        """Where its files are on the host."""
+        return self.copy or self.path
 
 
 class Share(Struct, frozen=True, kw_only=True):

@@ -9,19 +9,20 @@ _PAGE = 4096
 _PIECE = 1 << 20  # bytes looked at or copied at once
 
 
-def keep_memory(memory: int, file: int) -> int:
+def keep_memory(memory: int, file: int, *, sync: bool = True) -> int:
     """Write what the descriptor `memory` holds to the empty `file`; returns the bytes kept.
 
-    Raises OSError (ENOSPC: the disk is full).
+    sync: it is on the disk when this returns. Raises OSError (ENOSPC: the disk is full).
     """
     size = os.fstat(memory).st_size
     os.ftruncate(file, size)
     kept = 0
-    for start, end in _data(memory, size):
+    for start, end in data_of(memory, size):
         for offset in range(start, end, _PIECE):
             piece = os.pread(memory, min(_PIECE, end - offset), offset)
             kept += _write_pages(file, piece, offset)
-    os.fsync(file)
+    if sync:
+        os.fsync(file)
     return kept
 
 
@@ -49,7 +50,7 @@ def copy_memory(file: int, memory: int) -> None:
     sendfile(2) moves the pages without a copy into this process, and without Python's lock.
     """
     size = os.fstat(file).st_size
-    for start, end in _data(file, size):
+    for start, end in data_of(file, size):
         os.lseek(memory, start, os.SEEK_SET)
         offset = start
         while offset < end:
@@ -59,7 +60,7 @@ def copy_memory(file: int, memory: int) -> None:
             offset += sent
 
 
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def data_of(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """The parts of a sparse file that are no holes."""
     offset = 0
     while offset < size:

@@ -1,0 +1,205 @@
+"""Copies of folders, for machines that are to have one of their own.
+
+Whoever can write in the source may try to lead the copy elsewhere: no link is followed, and every
+name is looked up from a descriptor of its folder. What is shared on disk (FICLONE) or a hole in the
+source is so in the copy, where the file system can do that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_FICLONE = 0x40049409  # linux/fs.h
+_PIECE = 1 << 24  # bytes copied by one call
+_NEVER_SET = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
+
+Hidden = Callable[[str, bool], bool]
+
+
+@dataclass
+class _Work:
+    """A copy under way. links: where a file with several names was put. left: not copied."""
+
+    source: int
+    target: int
+    hidden: Hidden | None
+    links: dict[tuple[int, int], str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    folders: list[tuple[str, os.stat_result]] = field(default_factory=list)
+
+
+def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[str]:
+    """Copy the folder `source` to `target`, which is made; returns what could not be copied.
+
+    hidden: (relative path, is a folder) of what is to be empty in the copy. Sockets, pipes, devices
+    and what cannot be read are left out. Modes (without set-id bits), times, owners where this
+    process may give files away, hard links and extended attributes `user.*` stay. Raises OSError.
+    """
+    os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
+    with contextlib.ExitStack() as stack:
+        work = _Work(os.open(source, _FOLDER), os.open(target, _FOLDER), hidden)
+        stack.callback(os.close, work.source)
+        stack.callback(os.close, work.target)
+        own = os.fstat(work.target)
+        work.folders.append(("", os.fstat(work.source)))
+        done = 0
+        while done < len(work.folders):
+            path, _status = work.folders[done]
+            done += 1
+            with _entered(work.source, path) as here, _entered(work.target, path) as there:
+                _copy_entries(work, path, here, there, (own.st_dev, own.st_ino))
+        for path, status in reversed(work.folders):  # last: what is inside changes their times
+            with _entered(work.target, path) as there:
+                _dress(there, status)
+    return work.left
+
+
+def copy_file(source: int, target: int) -> None:
+    """Fill the empty file `target` with what `source` holds. Raises OSError."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+    else:
+        return
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole follows
+                return
+            raise
+        end = os.lseek(source, offset, os.SEEK_HOLE)
+        offset = _copy_range(source, target, offset, end)
+
+
+def _copy_range(source: int, target: int, offset: int, end: int) -> int:
+    os.lseek(source, offset, os.SEEK_SET)
+    os.lseek(target, offset, os.SEEK_SET)
+    while offset < end:
+        try:
+            moved = os.copy_file_range(source, target, min(_PIECE, end - offset))
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise
+            moved = os.write(target, os.read(source, min(1 << 20, end - offset)))
+        if not moved:  # it became shorter meanwhile
+            return end
+        offset += moved
+    return offset
+
+
+@contextlib.contextmanager
+def _entered(root: int, path: str) -> Iterator[int]:
+    """A descriptor of the folder `path` below `root`, one name at a time."""
+    fd = os.dup(root)
+    try:
+        for name in path.split("/") if path else ():
+            inner = os.open(name, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _copy_entries(work: _Work, path: str, here: int, there: int, own: tuple[int, int]) -> None:
+    for name in os.listdir(here):
+        inner = f"{path}/{name}" if path else name
+        try:
+            status = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if (status.st_dev, status.st_ino) == own:
+                continue  # the copy itself
+            if not _copy_entry(work, inner, name, here, there, status):
+                work.left.append(inner)
+        except PermissionError:
+            work.left.append(inner)
+        except FileNotFoundError:
+            continue  # gone meanwhile
+
+
+def _copy_entry(
+    work: _Work, path: str, name: str, here: int, there: int, status: os.stat_result
+) -> bool:
+    """Copy what has this name; False for what cannot be copied."""
+    is_folder = stat.S_ISDIR(status.st_mode)
+    hidden = work.hidden is not None and work.hidden(path, is_folder)
+    if is_folder:
+        if not hidden:
+            os.close(os.open(name, _FOLDER, dir_fd=here))  # may it be read at all?
+            work.folders.append((path, status))
+        os.mkdir(name, 0o700, dir_fd=there)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=here), name, dir_fd=there)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=there, follow_symlinks=False)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_regular(work, path, name, here, there, hidden=hidden)
+    else:
+        return False
+    return True
+
+
+def _copy_regular(
+    work: _Work, path: str, name: str, here: int, there: int, *, hidden: bool
+) -> None:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        source = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=here)
+        stack.callback(os.close, source)
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced", path)
+        key = (status.st_dev, status.st_ino)
+        if key in work.links and not hidden:
+            folder, _, first = work.links[key].rpartition("/")
+            with _entered(work.target, folder) as found:
+                os.link(first, name, src_dir_fd=found, dst_dir_fd=there, follow_symlinks=False)
+            return
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=there)
+        stack.callback(os.close, target)
+        if not hidden:
+            if status.st_nlink > 1:
+                work.links[key] = path
+            copy_file(source, target)
+            _copy_attributes(source, target)
+            _dress(target, status)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    with contextlib.suppress(OSError):  # a file system without them
+        for name in os.listxattr(source):
+            if name.startswith("user."):
+                os.setxattr(target, name, os.getxattr(source, name))
+
+
+def _dress(fd: int, status: os.stat_result) -> None:
+    """Owner, mode and times."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~_NEVER_SET)
+    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, also where what is in it may not be written. Raises OSError."""
+    for parent, inner, _names in os.walk(folder):
+        for name in inner:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder)

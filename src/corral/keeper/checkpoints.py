@@ -1,0 +1,266 @@
+"""Checkpoints of kept sandboxes, and their forks: which there are, making them, going on from them.
+
+sandboxes/NAME/checkpoints/TAG/   see `sandbox.saved`; with request.json, as it was then
+sandboxes/NAME/checkpoints/.*     unfinished, or of a fork under way
+sandboxes/NAME/workspace/         of a fork: its own copy of the workspace
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..errors import CheckpointError, HostError, UsageError
+from ..events import Notice, Report
+from ..host.copies import copy_file, copy_folder, remove_tree
+from ..images.locks import new_folder
+from ..plan import Plan
+from ..proc import crash_point
+from ..sandbox import Parts, saved
+from ..spec import mask_matcher
+from ..spec.files import write_atomically
+from ..spec.text import printable
+from ..spec.values import NAME_PATTERN
+from .keeper import Box
+from .model import Request, decode, encode
+from .store import Record
+
+FOLDER, WORKSPACE, DISK = "checkpoints", "workspace", "disk.qcow2"
+_REQUEST = "request.json"
+_FORK = ".fork"
+MAX_FORKS = 64
+_SHOWN = 5
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint that is there. created: seconds since 1970. size: bytes on the disk."""
+
+    tag: str
+    created: float
+    size: int
+
+
+def checked_tag(tag: str) -> str:
+    """A checkpoint's name. Raises UsageError."""
+    if not NAME_PATTERN.fullmatch(tag):
+        raise UsageError(
+            f"“{printable(tag, 60)}” is not a name for a checkpoint.",
+            hint="Lower-case letters, digits and - are possible, up to 63, not - first.",
+        )
+    return tag
+
+
+def new_tag() -> str:
+    """A name after the time, when the user gives none."""
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def listed(record: Record) -> list[Kept]:
+    """A sandbox's checkpoints, the oldest first."""
+    found = []
+    root = record.folder / FOLDER
+    for folder in root.iterdir() if root.is_dir() else ():
+        manifest = saved.read(folder) if not folder.name.startswith(".") else None
+        if manifest is not None:
+            size = sum(file.lstat().st_blocks * 512 for file in folder.iterdir())
+            found.append(Kept(tag=folder.name, created=manifest.created, size=size))
+    return sorted(found, key=lambda kept: kept.created)
+
+
+def find(record: Record, tag: str) -> Path:
+    """The folder of a checkpoint. Raises CheckpointError when there is none."""
+    folder = record.folder / FOLDER / checked_tag(tag)
+    if not folder.is_dir():
+        known = ", ".join(kept.tag for kept in listed(record)) or "none"
+        raise CheckpointError(
+            f"the sandbox {record.name} has no checkpoint {tag}.", hint=f"There are: {known}."
+        )
+    return folder
+
+
+def request_of(folder: Path) -> Request:
+    """What the sandbox was asked to be when the checkpoint was made. Raises CheckpointError."""
+    try:
+        return decode((folder / _REQUEST).read_bytes(), Request)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint in {folder} is damaged: {error}.") from error
+
+
+def remove(record: Record, tag: str) -> None:
+    """Remove a checkpoint. Raises CheckpointError."""
+    folder = find(record, tag)
+    hidden = folder.with_name(f".{folder.name}.removed")
+    folder.rename(hidden)  # in one step: half of one is never found
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep(record: Record) -> None:
+    """Remove what was left unfinished; under the keeper's lock."""
+    root = record.folder / FOLDER
+    for entry in root.iterdir() if root.is_dir() else ():
+        if entry.name.startswith("."):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+class Saver:
+    """Makes checkpoints and forks of the sandbox that a keeper has."""
+
+    def __init__(self, record: Record, request: Request, plan: Plan, parts: Parts) -> None:
+        self._record = record
+        self._request = request
+        self._plan = plan
+        self._parts = parts
+
+    async def checkpoint(self, box: Box, tag: str, *, replace: bool) -> None:
+        """Keep the sandbox as it is now, under a tag. Raises CheckpointError, UsageError."""
+        final = self._record.folder / FOLDER / checked_tag(tag)
+        if final.exists() and not replace:
+            raise CheckpointError(
+                f"the sandbox {self._record.name} has a checkpoint {tag} already.",
+                hint="Take another name, or replace it: --force.",
+            )
+        with _plain_errors():
+            await self._save(box, final, None)
+
+    async def fork(self, box: Box, names: Sequence[str], report: Report) -> Path:
+        """Save it for copies under these names, each with its own copy of the workspace.
+
+        Returns the checkpoint that they go on from, for the caller to remove. Raises
+        CheckpointError.
+        """
+        if not 0 < len(names) <= MAX_FORKS:
+            raise CheckpointError(f"a fork makes 1 to {MAX_FORKS} copies.")
+        if self._outside():
+            raise CheckpointError(
+                "the workspace is a linked git worktree: its repository is elsewhere, and copies "
+                "would share it.",
+                hint="Fork a sandbox on a clone of its own (git clone).",
+            )
+        targets = [Record(name).folder / WORKSPACE for name in names]
+        final = self._record.folder / FOLDER / f"{_FORK}-{names[0]}"
+        left: list[str] = []
+
+        def copy() -> None:
+            left.extend(self._copy_workspace(targets[0]))
+
+        try:
+            with _plain_errors():
+                await self._save(box, final, copy)
+                for target in targets[1:]:
+                    await asyncio.to_thread(copy_folder, str(targets[0]), str(target))
+        except BaseException:
+            for folder in (final, *targets):
+                if folder.is_dir():
+                    remove_tree(folder)
+            raise
+        if left:
+            shown = ", ".join(printable(path) for path in left[:_SHOWN])
+            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+            message = f"not in the copies, as it cannot be read or is no plain file: {shown}{more}"
+            report(Notice(level="warning", message=message))
+        return final
+
+    def _outside(self) -> list[str]:
+        """What belongs to the workspace and lies outside of it: a worktree's repository."""
+        parts = self._plan.agents[0].setup["parts"]
+        assert isinstance(parts, list)
+        spec = self._request.spec
+        shares = [share.target for share in spec.shares]
+        return [path for path in parts if path != spec.workspace.path and path not in shares]
+
+    def _copy_workspace(self, target: Path) -> list[str]:
+        workspace = self._request.spec.workspace
+        hidden = mask_matcher(workspace.mask) if workspace.mask else None
+        crash_point("fork-copying")
+        return copy_folder(workspace.on_host, str(target), hidden)
+
+    async def _save(self, box: Box, final: Path, meanwhile: Callable[[], None] | None) -> None:
+        disk = self._record.folder / DISK if self._plan.disk else None
+        with new_folder(final) as staging, contextlib.ExitStack() as files:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            memory, state = (
+                os.open(staging / name, flags, 0o600) for name in (saved.MEMORY, saved.STATE)
+            )
+            files.callback(os.close, memory)
+            files.callback(os.close, state)
+
+            def stopped() -> None:
+                if disk is not None:
+                    _copy(disk, staging / saved.DISK)
+                if meanwhile is not None:
+                    meanwhile()
+
+            await box.save(memory, state, stopped)
+            write_atomically(staging / _REQUEST, encode(self._request), mode=0o600)
+            await asyncio.to_thread(
+                saved.describe, staging, self._record.name, time.time(), self._plan, self._parts
+            )
+            crash_point("checkpoint-written")
+
+
+@contextlib.contextmanager
+def going_on(folder: Path, record: Record, plan: Plan) -> Iterator[None]:
+    """Have the disk of a checkpoint in place of the sandbox's; before its machine starts."""
+    source = folder / saved.DISK
+    if plan.disk and source.exists():
+        target = record.folder / DISK
+        fresh = target.with_name(target.name + ".restored")
+        try:
+            fresh.unlink(missing_ok=True)
+            _copy(source, fresh)
+            fresh.rename(target)
+        except OSError as error:
+            raise HostError(
+                f"the disk of the checkpoint cannot be copied: {error.strerror}.",
+                hint="Free some space in the state folder (CORRAL_STATE_DIR).",
+            ) from error
+    yield
+
+
+def _copy(source: Path, target: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        old = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, old)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        new = os.open(target, flags, 0o600)
+        stack.callback(os.close, new)
+        copy_file(old, new)
+        os.fsync(new)
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint cannot be written: {error.strerror or error}. The sandbox runs on.",
+            hint="Free some space, or set CORRAL_STATE_DIR to a folder on a larger disk.",
+        ) from error
+
+
+def free_names(name: str, count: int) -> list[str]:
+    """NAME-1, NAME-2 ...: names that no sandbox has."""
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        number += 1
+        candidate = f"{name[: 62 - len(str(number))]}-{number}"
+        if not Record(candidate).exists():
+            found.append(candidate)
+    return found
+
+
+def forked_request(request: Request, record: Record) -> Request:
+    """What a fork is asked to be: as its source, under its own name, on its own workspace."""
+    spec = request.spec
+    workspace = msgspec.structs.replace(spec.workspace, copy=str(record.folder / WORKSPACE))
+    spec = msgspec.structs.replace(spec, name=record.name, workspace=workspace)
+    return msgspec.structs.replace(request, spec=spec, created=time.time())
