@@ -13,8 +13,8 @@ Examples:
   corral restore app before-upgrade
 
 \b
-What runs in app now is ended at once. Programs go on from where they were, with what they had open;
-what they print to terminals of that time is lost. Files in the workspace stay as they are now.
+What runs in app now is ended at once. Programs go on from where they were, with what they
+had open; what they print to terminals of that time is lost. Files in the workspace stay.
 """
 
 

@@ -14,6 +14,7 @@ from corral_guest import wire
 
 from ...errors import PlanError
 from ...host import Facts, Program, Virtiofsd, parse_version
+from ...host.programs import CHECKPOINT_VIRTIOFSD
 from ...plan.model import AGENT_UID_BASE, NOBODY, Export, Machine, Plan
 from ...plan.trees import EMPTY_FILE, EXPORT
 from ...proc.bwrap import Access, Bind, Folder, Step, Symlink, confined
@@ -203,6 +204,7 @@ def file_server(
                 *ids,
                 *(f"--cache={export.cache}", "--thread-pool-size=1"),
                 *_rust_submounts(export, daemon),
+                *_rust_migration(daemon),
             ]
         case _:
             assert_never(daemon.dialect)
@@ -241,6 +243,12 @@ def _rust_submounts(export: Export, daemon: Virtiofsd) -> tuple[str, ...]:
         return ("--announce-submounts",)
     announced = parse_version(daemon.program.version) >= (1, 13)
     return ("--no-announce-submounts",) if announced else ()
+
+
+def _rust_migration(daemon: Virtiofsd) -> tuple[str, ...]:
+    """Taking over from another: a file that is gone gives errors to who had it open, to no other."""
+    able = parse_version(daemon.program.version) >= CHECKPOINT_VIRTIOFSD
+    return ("--migration-on-error=guest-error",) if able else ()
 
 
 def vsock_server(program: Program, bwrap: Program, sockets: str, cid: int) -> tuple[str, ...]:
