@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from corral.backends.qemu.render import RAM_FD
 from tests.support import leftovers
 from tests.support.sandboxes import python, sandbox_on, succeeded
@@ -41,3 +43,18 @@ async def test_what_a_guest_frees_goes_back_to_the_host(project: Path) -> None:
             await asyncio.sleep(0.2)  # nothing tells of a hole in a file
         assert left <= full - 250 * MIB, f"{full // MIB} MiB, then still {left // MIB} MiB"
         succeeded(await python(sandbox, "assert len(bytes(64 << 20)) == 64 << 20"))
+
+
+async def test_usage_tells_what_the_host_has_given(project: Path) -> None:
+    async with sandbox_on(project) as sandbox:
+        succeeded(await python(sandbox, "pass"))
+        before = await sandbox.usage()
+        execution = await sandbox.exec(("python3", "-c", HOLD))
+        assert await execution.stdout.read() == b"held\n"
+        full = await sandbox.usage()
+        assert full.ram == allocated() and full.ram - before.ram > 250 * MIB
+        assert full.memory - full.ram == pytest.approx(before.memory - before.ram, abs=50 * MIB)
+        assert full.cpu > before.cpu and full.processes == before.processes >= 7
+        assert (full.disk, full.received, full.sent) == (0, 0, 0)
+        await execution.stdin.end()
+        await execution.wait()

@@ -25,10 +25,10 @@ INTERVAL = 1.0  # seconds
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, watch: bool, as_json: bool) -> None:
-    """Show processor time and memory of sandbox NAME, or of all that run.
+    """Show processor time, memory, disk and network of sandbox NAME, or of all that run.
 
-    Memory is the proportional set size of all its processes on this machine, the machine's RAM
-    included; what sandboxes share is divided among them.
+    Memory is what this host has given it: the guest's RAM as far as it is used, and the
+    proportional set size of all its processes; what sandboxes share is divided among them.
     """
     from ..keeper.store import Record, names
 
@@ -63,7 +63,7 @@ def _measure(names: list[str], *, needed: bool) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]], *, clear: bool) -> None:
-    shown = [("NAME", "STATE", "CPU TIME", "MEMORY", "PROCESSES", "COMMANDS")]
+    shown = [("NAME", "STATE", "CPU TIME", "MEMORY", "DISK", "NETWORK", "PROCESSES", "COMMANDS")]
     for row in rows:
         usage = row["usage"]
         shown.append(
@@ -72,6 +72,8 @@ def _print(rows: list[dict[str, Any]], *, clear: bool) -> None:
                 row["state"],
                 f"{usage['cpu']:.1f} s",
                 f"{usage['memory'] / (1 << 20):.0f} MiB",
+                f"{usage['disk'] / (1 << 20):.0f} MiB" if usage["disk"] else "-",
+                f"{usage['received'] + usage['sent']} B",
                 str(usage["processes"]),
                 str(row["commands"]),
             )

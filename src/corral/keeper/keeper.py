@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,10 +16,9 @@ import msgspec
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
-from ..sandbox import Execution
+from ..sandbox import Execution, Usage
 from .journal import Journal
 from .model import State
-from .usage import below
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
 _SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
@@ -52,6 +50,9 @@ class Box(Protocol):
 
     async def resume(self) -> None:
         """Let it go on, with its clock right."""
+
+    async def usage(self, *, myself: bool = False) -> Usage:
+        """What it uses of the host."""
 
     async def save(
         self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
@@ -237,7 +238,8 @@ class Keeper:
 
     async def stats(self) -> dict[str, Any]:
         """What the sandbox uses."""
-        usage = await asyncio.to_thread(below, os.getpid())
+        box = self.box or self._running_box()  # a paused one uses something, too
+        usage = await box.usage(myself=True)
         return {
             "state": self.state,
             "commands": len(self.running),

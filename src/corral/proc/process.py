@@ -201,6 +201,11 @@ class Helpers:
         asyncio.get_running_loop().add_reader(ours.fileno(), helpers._receive)
         return helpers
 
+    @property
+    def pid(self) -> int:
+        """The process above the warden and all helpers."""
+        return self._pid
+
     async def _wait_up(self) -> None:
         await asyncio.wait(
             (self._up, self._gone),

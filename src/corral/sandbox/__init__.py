@@ -7,11 +7,13 @@ from .run_folder import sweep
 from .sandbox import Sandbox
 from .start import start
 from .template import template_for
+from .usage import Usage
 
 __all__ = [
     "Execution",
     "Parts",
     "Sandbox",
+    "Usage",
     "host_facts",
     "make_plan",
     "prepare",

@@ -30,7 +30,7 @@ SETTLING, LAST_WORDS = 0.5, 2.5
 
 
 class Machine:
-    """A virtual machine. logs: of its processes. memory: its RAM, a descriptor, until `close`."""
+    """A virtual machine. logs: of its processes. memory, disk: descriptors of them, or -1."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Machine:
         self.why_gone = WhyGone()
         self.logs: dict[str, Process] = {}
         self.memory = -1
+        self.disk = -1
         self._helpers = helpers
         self._verbose = console_echo is not None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,6 +65,11 @@ class Machine:
     def empty(self) -> str:
         """The path of an empty file on the host."""
         return str(self.folder / "empty")
+
+    @property
+    def pid(self) -> int:
+        """The process above all others of this machine."""
+        return self._helpers.pid
 
     async def boot(self, stack: contextlib.AsyncExitStack) -> None:
         """Start it. Raises ProcessError, HostError."""

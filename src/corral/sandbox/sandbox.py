@@ -21,6 +21,7 @@ from ..plan import Plan
 from .checkpoint import save
 from .execution import Execution
 from .machine import Machine
+from .usage import Usage, measure
 from .wake import set_clock, wake
 
 T = TypeVar("T")
@@ -120,6 +121,16 @@ class Sandbox:
     def open_streams(self) -> int:
         """How many byte streams to the guest are open."""
         return self._channel.open_streams
+
+    async def usage(self, *, myself: bool = False) -> Usage:
+        """What it uses of the host. myself: count this process and all below it, too.
+
+        Raises SandboxGoneError.
+        """
+        machine = self.machine
+        root = os.getpid() if myself else machine.pid
+        work = asyncio.to_thread(measure, (root,), ram=machine.memory, disk=machine.disk)
+        return await self.or_lost(work)
 
     async def kill(self, agent: int = 1) -> None:
         """End every process of an agent at once."""

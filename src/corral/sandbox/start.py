@@ -154,6 +154,7 @@ class _Start:
     def __init__(self, machine: Machine, disk: Disk | None, report: Report, *, keep: bool) -> None:
         self._machine = machine
         self._disk = disk
+        machine.disk = -1 if disk is None else disk.fd
         self._plan = machine.plan
         self._parts = machine.parts
         self._report = report
