@@ -39,7 +39,7 @@ def test_stopped_and_then_killed_nothing_is_left(project: Path) -> None:
         assert_nothing_left()
 
 
-@pytest.mark.parametrize("moment", [random.Random(n).uniform(0.1, 1.4) for n in range(15)])
+@pytest.mark.parametrize("moment", [random.Random(n).uniform(0.05, 0.6) for n in range(15)])
 def test_killed_at_any_moment_of_the_start_nothing_is_left(project: Path, moment: float) -> None:
     """What no crash point names: bubblewrap at work, Python starting."""
     run = Run(project, ("true",))
@@ -117,7 +117,8 @@ def test_vhost_device_vsock_killed_during_a_command_is_one_clear_error(project: 
 def test_a_helper_killed_while_the_guest_boots_is_one_clear_error(
     project: Path, program: str, carrier: str
 ) -> None:
-    with running(project, "true", options=("--carrier", carrier), wait=False) as run:
+    options = ("--cold", "--carrier", carrier)
+    with running(project, "true", options=options, wait=False) as run:
         run.helper(program).kill()
         failure = run.failed()
         assert str(failure["message"]).startswith("the guest did not come up: "), failure
@@ -126,7 +127,7 @@ def test_a_helper_killed_while_the_guest_boots_is_one_clear_error(
 
 
 def test_the_warden_killed_while_the_guest_boots_is_one_clear_error(project: Path) -> None:
-    with running(project, "true", wait=False) as run:
+    with running(project, "true", options=("--cold",), wait=False) as run:
         run.helper("qemu-system")
         run.helper("warden.py").kill()
         assert "the warden" in str(run.failed()["message"])

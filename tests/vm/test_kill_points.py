@@ -14,6 +14,7 @@ from tests.support.faults import Run, assert_nothing_left
 
 # Before there is a warden, a killed corral leaves an empty folder to the next start.
 BEFORE_THE_WARDEN = POINTS[: POINTS.index("warden-spawned")]
+WHILE_IT_BOOTS = ("guest-ready", "jails-made")
 OVER_VSOCK = tuple(point for point in POINTS if point.startswith("vsock"))
 
 
@@ -23,7 +24,7 @@ def test_killed_at_any_point_corral_leaves_nothing(project: Path, point: str) ->
     run = Run(
         project,
         ("sh", "-c", "echo done > result"),
-        options=("--carrier", carrier),
+        options=("--carrier", carrier, *(("--cold",) if point in WHILE_IT_BOOTS else ())),
         environment={VARIABLE: point},
     )
     assert run.end() == -signal.SIGKILL, (run.events, run.stderr)

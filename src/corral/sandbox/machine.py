@@ -17,7 +17,7 @@ from ..backends.qemu import render
 from ..backends.qemu.control import Console, Monitor
 from ..channel import Channel, serial_pair
 from ..channel.channel import Handler
-from ..errors import ChannelError, SandboxGoneError
+from ..errors import ChannelError, HostError, SandboxGoneError
 from ..plan import Plan
 from ..proc import Helpers, Process, crash_point
 from ..templates import Template, copy_memory
@@ -96,6 +96,8 @@ class Machine:
         try:
             await self._start_qemu(stack, restored=True)
             await copied
+        except OSError as error:
+            raise HostError(f"the saved memory cannot be read: {error.strerror}.") from error
         finally:
             await asyncio.wait((copied,))  # a thread cannot be cancelled, and uses our descriptor
         crash_point("memory-copied")

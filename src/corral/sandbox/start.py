@@ -85,7 +85,7 @@ async def start(
     # Who wants to see the guest boot sees it boot.
     template = None
     if console_echo is None and saved is None:
-        template = await template_for(plan, parts, report)
+        template = await template_for(plan, parts, report, limit)
     with run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder:
         if keep:
             report(Notice(level="info", message=f"logs are kept in {folder}"))
@@ -111,16 +111,13 @@ async def start(
 
             started = starter()
             try:
-                try:
-                    sandbox = await stack.enter_async_context(
-                        started.run(restore_limit if template else limit, template, saved)
-                    )
-                except CorralError as error:
-                    if template is None:
-                        raise
-                    _give_up(template, error, report)
-                    started = starter()
-                    sandbox = await stack.enter_async_context(started.run(limit, None))
+                if template is not None:
+                    sandbox = await started.restored(stack, template, restore_limit)
+                    if sandbox is None:
+                        started = starter()
+                        sandbox = await stack.enter_async_context(started.run(limit))
+                else:
+                    sandbox = await stack.enter_async_context(started.run(limit, saved=saved))
                 try:
                     yield sandbox
                 except ExecError:  # of the command; the sandbox is well
@@ -128,8 +125,6 @@ async def start(
                     raise
                 await started.finish(sandbox)
             finally:
-                if template is not None:
-                    template.close()
                 if keep:
                     started.save_logs()
 
@@ -138,14 +133,6 @@ async def start(
 def _given(folder: Path) -> Iterator[Path]:
     """A folder that the caller looks after."""
     yield folder
-
-
-def _give_up(template: Template, error: CorralError, report: Report) -> None:
-    """Restoring failed: say so once, and do not try again soon."""
-    with contextlib.suppress(CorralError):
-        mark_broken(template.key)
-    message = f"the saved machine could not be restored ({error.message.rstrip('.')}); booting one."
-    report(Notice(level="warning", message=message))
 
 
 class _Start:
@@ -162,9 +149,28 @@ class _Start:
         self._waiting_for = "QEMU to start"
         self._up = False
 
+    async def restored(
+        self, stack: contextlib.AsyncExitStack, template: Template, limit: float
+    ) -> Sandbox | None:
+        """The sandbox, in the caller's stack; None when it could not be restored, which is told.
+
+        Then the template is not tried again soon, unless something killed one of our processes.
+        """
+        try:
+            with contextlib.closing(template):
+                return await stack.enter_async_context(self.run(limit, template))
+        except CorralError as error:
+            if not any(process.killed for process in self._machine.logs.values()):
+                with contextlib.suppress(CorralError):
+                    mark_broken(template.key)
+            cause = error.message.rstrip(".")
+            message = f"the saved machine could not be restored ({cause}); booting one."
+            self._report(Notice(level="warning", message=message))
+            return None
+
     @contextlib.asynccontextmanager
     async def run(
-        self, limit: float, template: Template | None, saved: Template | None = None
+        self, limit: float, template: Template | None = None, *, saved: Template | None = None
     ) -> AsyncIterator[Sandbox]:
         """Be up within `limit` seconds, and serve."""
         async with contextlib.AsyncExitStack() as stack:
@@ -194,6 +200,7 @@ class _Start:
             await machine.resume()
         # The guest gets its devices while it already runs.
         plugged = asyncio.create_task(self._plug(clients), name="plug")
+        plugged.add_done_callback(lambda task: task.cancelled() or task.exception())
         stack.callback(plugged.cancel)
         if template is None:
             self._waiting_for = "the guest to say that it is ready"

@@ -1,9 +1,9 @@
 """Where templates are kept: a folder each, below the cache.
 
-    templates/<key>/memory         the machine's memory, sparse
-                    state          everything else of it, as QEMU migrates it
-                    template.json  what shaped it, and its files as they were; touched by every use
-    templates/<key>.broken         it was made and could not be restored: boot for a while instead
+    templates/FORMAT/<key>/memory         the machine's memory, sparse
+                           state          everything else of it, as QEMU migrates it
+                           template.json  what shaped it, its files as they were; touched by a use
+    templates/FORMAT/<key>.broken         it could not be restored: boot for a while instead
 
 The key is a hash of everything that shaped the machine, so a template is never changed, only not
 asked for any more. It holds a booted kernel and corral's supervisor and nothing of any user's, and
@@ -33,7 +33,7 @@ from ..images.locks import cache_failure, locked, new_folder, remove_leftovers, 
 from ..images.watched import FileState, state
 from ..plan import Plan
 
-FORMAT = 1  # raise it when what is saved, or how, changes its meaning
+FORMAT = 2  # raise it when what is saved, or how, changes its meaning
 MAX_BYTES = 2 << 30  # of all templates; one takes 70 to 150 MB
 BROKEN_SECONDS = 3600.0  # so long a template that could not be restored is not made again
 _MANIFEST, _MEMORY, _STATE = "template.json", "memory", "state"
@@ -255,9 +255,9 @@ def prune(limit: int, *, keep: str | None = None, dry_run: bool = False) -> list
 
 
 def _root() -> Path:
-    folder = paths.cache_dir() / "templates"
+    folder = paths.cache_dir() / "templates" / str(FORMAT)
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise cache_failure(error) from error
     return folder

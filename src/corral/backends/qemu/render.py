@@ -246,7 +246,7 @@ def _rust_submounts(export: Export, daemon: Virtiofsd) -> tuple[str, ...]:
 
 
 def _rust_migration(daemon: Virtiofsd) -> tuple[str, ...]:
-    """Taking over from another: a file that is gone gives errors to who had it open, to no other."""
+    """Taking over from another: a file that is gone is an error of who had it open only."""
     able = parse_version(daemon.program.version) >= CHECKPOINT_VIRTIOFSD
     return ("--migration-on-error=guest-error",) if able else ()
 
