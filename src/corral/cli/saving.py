@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..errors import CorralError, SandboxStateError
-from ..events import Became, Report
+from ..events import Became, Notice, Report
 from ..host.copies import remove_tree
 from ..keeper import checkpoints
 from ..keeper.launch import launch
@@ -63,7 +63,10 @@ def fork(name: str, count: int, *, json: bool) -> int:
         saved: Path | None = None
         try:
             request = source.request()
-            saved = talk(name, lambda kept: kept.fork(names))
+            forked = talk(name, lambda kept: kept.fork(names))
+            saved = Path(forked.folder)
+            if forked.notice is not None:
+                report(Notice(level="warning", message=forked.notice))
             for record in records:
                 record.write_request(checkpoints.forked_request(request, record))
             _start(records, saved, report)

@@ -22,6 +22,8 @@ _PIECE = 1 << 24  # bytes copied by one call
 _NEVER_SET = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
+# What opening a name says that was another thing a moment ago: gone, or a link now.
+_CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 Hidden = Callable[[str, bool], bool]
 
@@ -41,9 +43,10 @@ class _Work:
 def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[str]:
     """Copy the folder `source` to `target`, which is made; returns what could not be copied.
 
-    hidden: (relative path, is a folder) of what is to be empty in the copy. Sockets, pipes, devices
-    and what cannot be read are left out. Modes (without set-id bits), times, owners where this
-    process may give files away, hard links and extended attributes `user.*` stay. Raises OSError.
+    hidden: (relative path, is a folder) of what is to be empty in the copy. Sockets, pipes,
+    devices, what cannot be read and what is replaced meanwhile are left out. Modes (without set-id
+    bits), times, owners where this process may give files away, hard links and extended attributes
+    `user.*` stay. Raises OSError.
     """
     os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
     with contextlib.ExitStack() as stack:
@@ -56,7 +59,15 @@ def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[
         while done < len(work.folders):
             path, _status = work.folders[done]
             done += 1
-            with _entered(work.source, path) as here, _entered(work.target, path) as there:
+            with contextlib.ExitStack() as entered:
+                try:
+                    here = entered.enter_context(_entered(work.source, path))
+                except OSError as error:
+                    if error.errno not in _CHANGED:
+                        raise
+                    work.left.append(path)
+                    continue
+                there = entered.enter_context(_entered(work.target, path))
                 _copy_entries(work, path, here, there, (own.st_dev, own.st_ino))
         for path, status in reversed(work.folders):  # last: what is inside changes their times
             with _entered(work.target, path) as there:
@@ -118,7 +129,7 @@ def _entered(root: int, path: str) -> Iterator[int]:
 
 
 def _copy_entries(work: _Work, path: str, here: int, there: int, own: tuple[int, int]) -> None:
-    for name in os.listdir(here):
+    for name in dict.fromkeys(os.listdir(here)):  # renamed meanwhile, one may be listed twice
         inner = f"{path}/{name}" if path else name
         try:
             status = os.stat(name, dir_fd=here, follow_symlinks=False)
@@ -128,8 +139,10 @@ def _copy_entries(work: _Work, path: str, here: int, there: int, own: tuple[int,
                 work.left.append(inner)
         except PermissionError:
             work.left.append(inner)
-        except FileNotFoundError:
-            continue  # gone meanwhile
+        except OSError as error:
+            if error.errno not in _CHANGED:
+                raise
+            work.left.append(inner)
 
 
 def _copy_entry(
@@ -144,7 +157,7 @@ def _copy_entry(
             work.folders.append((path, status))
         os.mkdir(name, 0o700, dir_fd=there)
     elif stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=here), name, dir_fd=there)
+        os.symlink(_link(name, here, path), name, dir_fd=there)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=there, follow_symlinks=False)
     elif stat.S_ISREG(status.st_mode):
@@ -152,6 +165,15 @@ def _copy_entry(
     else:
         return False
     return True
+
+
+def _link(name: str, folder: int, path: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # it is no link any more
+            raise FileNotFoundError(errno.ENOENT, "it was replaced", path) from error
+        raise
 
 
 def _copy_regular(

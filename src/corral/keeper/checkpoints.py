@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from ..errors import CheckpointError, HostError, UsageError
-from ..events import Notice, Report
 from ..host.copies import copy_file, copy_folder, remove_tree
 from ..images.locks import new_folder
 from ..plan import Plan
@@ -129,11 +128,11 @@ class Saver:
         with _plain_errors():
             await self._save(box, final, None)
 
-    async def fork(self, box: Box, names: Sequence[str], report: Report) -> Path:
+    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
         """Save it for copies under these names, each with its own copy of the workspace.
 
-        Returns the checkpoint that they go on from, for the caller to remove. Raises
-        CheckpointError.
+        Returns the checkpoint that they go on from, for the caller to remove, and what the user
+        should know of the copies. Raises CheckpointError.
         """
         if not 0 < len(names) <= MAX_FORKS:
             raise CheckpointError(f"a fork makes 1 to {MAX_FORKS} copies.")
@@ -160,12 +159,7 @@ class Saver:
                 if folder.is_dir():
                     remove_tree(folder)
             raise
-        if left:
-            shown = ", ".join(printable(path) for path in left[:_SHOWN])
-            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-            message = f"not in the copies, as it cannot be read or is no plain file: {shown}{more}"
-            report(Notice(level="warning", message=message))
-        return final
+        return final, _not_copied(left)
 
     def _outside(self) -> list[str]:
         """What belongs to the workspace and lies outside of it: a worktree's repository."""
@@ -203,6 +197,14 @@ class Saver:
                 saved.describe, staging, self._record.name, time.time(), self._plan, self._parts
             )
             crash_point("checkpoint-written")
+
+
+def _not_copied(left: Sequence[str]) -> str | None:
+    if not left:
+        return None
+    shown = ", ".join(printable(path) for path in left[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return f"not in the copies, as it cannot be read or is no plain file: {shown}{more}"
 
 
 @contextlib.contextmanager

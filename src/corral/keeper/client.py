@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..channel import Channel, Stream
@@ -127,14 +126,11 @@ class Kept:
         call = messages.CheckpointCall(tag=tag, replace=replace)
         await self._call("checkpoint", messages.write(call), limit=None)
 
-    async def fork(self, names: Sequence[str]) -> Path:
-        """Save it for copies of these names, to go on from the folder that this returns."""
+    async def fork(self, names: Sequence[str]) -> messages.Forked:
+        """Save it for copies of these names, which go on from the folder that this returns."""
         call = messages.write(messages.ForkCall(names=list(names)))
         answer = await self._call("fork", call, limit=None)
-        folder = answer.get("folder") if isinstance(answer, dict) else None
-        if not isinstance(folder, str):
-            raise ChannelError("the keeper answered fork with no folder.")
-        return Path(folder)
+        return messages.read(answer if isinstance(answer, dict) else {}, messages.Forked)
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - the guest's, not ours
         """Begin its end; timeout: seconds for its commands. `wait_until_left` tells of the end."""

@@ -66,7 +66,7 @@ class Saver(Protocol):
     async def checkpoint(self, box: Box, tag: str, *, replace: bool) -> None:
         """One that stays."""
 
-    async def fork(self, box: Box, names: Sequence[str], report: Report) -> Path:
+    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
         """One for copies to go on from."""
 
 
@@ -193,12 +193,15 @@ class Keeper:
             assert self.saver is not None
             await self.saver.checkpoint(box, tag, replace=replace)
 
-    async def fork(self, names: Sequence[str]) -> Path:
-        """Save the sandbox for copies of these names; the folder that they go on from."""
+    async def fork(self, names: Sequence[str]) -> tuple[Path, str | None]:
+        """Save the sandbox for copies of these names.
+
+        Returns the folder that they go on from, and what the user should know of them.
+        """
         async with self._changing:
             box = self._running_box()
             assert self.saver is not None
-            return await self.saver.fork(box, names, self.report)
+            return await self.saver.fork(box, names)
 
     def stop(self, grace: float = STOP_GRACE) -> None:
         """End the sandbox; grace: seconds for its commands. Asked again with 0, at once."""

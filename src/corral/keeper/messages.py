@@ -8,7 +8,7 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     resize  {exec, rows, columns}                  -> {}
     kill    {agent}, sync {}, pause {}, resume {}  -> {}
     checkpoint  {tag, replace}                     -> {}
-    fork    {names}                                -> {folder}
+    fork    {names}                                -> Forked
     stop    {timeout}                              -> {}, later the notification `gone`
     inspect {}, stats {}                           -> an object
     follow  {what, stream}                         -> {}, then the stream carries a log
@@ -113,6 +113,13 @@ class ForkCall(_Message, frozen=True, kw_only=True):
     """Save the sandbox for copies with these names, and copy the workspace for each."""
 
     names: list[str]
+
+
+class Forked(_Message, frozen=True, kw_only=True):
+    """Where the copies go on from, and what the user should know of them."""
+
+    folder: str
+    notice: str | None = None
 
 
 class FollowCall(_Message, frozen=True, kw_only=True):

@@ -161,7 +161,8 @@ class Peer:
 
     async def _fork(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read(params, messages.ForkCall)
-        return {"folder": str(await self._keeper.fork(call.names))}
+        folder, notice = await self._keeper.fork(call.names)
+        return messages.write(messages.Forked(folder=str(folder), notice=notice))
 
     async def _stop(self, params: dict[str, Any]) -> None:
         call = messages.read(params, messages.StopCall)

@@ -45,6 +45,18 @@ POINTS = (
     "helpers-gone",
 )
 
+# In the order in which a keeper comes by them that saves its sandbox, and one that goes on then.
+CHECKPOINT_POINTS = (
+    "checkpoint-frozen",
+    "checkpoint-state",
+    "checkpoint-memory",
+    "fork-copying",  # corral fork only
+    "checkpoint-thawed",
+    "checkpoint-written",
+    "copy-attached",
+    "copy-awake",
+)
+
 
 def crash_point(name: str) -> None:
     """End this process by SIGKILL if a test wants it to end here."""
