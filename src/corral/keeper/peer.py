@@ -31,6 +31,7 @@ from .keeper import Keeper, Running
 from .model import VERSION, Problem
 
 _STREAMS = ({"stdin", "stdout", "stderr"}, {"stdin", "stdout"})  # without and with a terminal
+MAX_PENDING = 1024  # requests of one client that wait for their answer
 LAST_WRITES = 2.0  # seconds for a client to take what it was told last
 _HANG_UP_TIME = 10.0
 
@@ -46,6 +47,7 @@ class Peer:
         self._spawn = spawn
         self._running: dict[int, Running] = {}
         self._greeted = False
+        self._pending = 0
         self._channel: ServedChannel
         self._methods: dict[str, Callable[[dict[str, Any]], Coroutine[object, object, Any]]] = {
             "hello": self._greet,
@@ -73,6 +75,9 @@ class Peer:
                 with contextlib.suppress(CorralError, TimeoutError):
                     async with asyncio.timeout(_HANG_UP_TIME):
                         await running.execution.signal(signal.SIGHUP, group=True)
+                for stream in (running.execution.stdout, running.execution.stderr):
+                    if stream is not None:
+                        stream.reset("the client is gone")
 
     async def dismiss(self, problem: Problem) -> None:
         """Tell the client why the sandbox ends, and close."""
@@ -88,6 +93,8 @@ class Peer:
         """A request came. Streams that it names are open before the next frame is looked at."""
         if not self._greeted and request.method != "hello":
             raise ChannelError("the first request is not a greeting.")
+        if self._pending >= MAX_PENDING:
+            raise ChannelError(f"more than {MAX_PENDING} requests wait for their answers.")
         if request.method == "exec":
             call = messages.read(request.params, messages.ExecCall)
             streams = self._open(call)
@@ -99,6 +106,7 @@ class Peer:
             self._spawn(self._follow(follow, stream), "follow")
         elif request.method in self._methods:
             self._greeted = True
+            self._pending += 1
             self._spawn(self._answer(request), request.method)
         else:
             text = f"no method {request.method}"
@@ -111,6 +119,8 @@ class Peer:
             self._refuse(request.id, error)
         else:
             self._channel.answer(request.id, result or {})
+        finally:
+            self._pending -= 1
 
     def _refuse(self, number: int, error: CorralError) -> None:
         if not isinstance(error, SandboxGoneError):  # else the reason is on its way, for all

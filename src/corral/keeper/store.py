@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -33,6 +34,7 @@ from .model import ALIVE, Problem, Request, Status, decode, encode
 
 _REQUEST, _STATUS = "request.json", "status.json"
 _CHANGE, _KEEPER = "change.lock", "keeper.lock"
+_GONE = ".gone-"
 _NEVER = Status(state="stopped", since=0.0)
 SHOWN_LINES = 12
 
@@ -182,12 +184,17 @@ class Record:
         try:
             yield
         finally:
-            os.close(descriptor)
+            try:
+                if not self.exists():  # nothing came of it, or it was removed
+                    self._clear_away()
+            finally:
+                os.close(descriptor)
 
     def _lock_to_change(self, waiting: Callable[[], None] | None) -> int:
         path = self.folder / _CHANGE
         while True:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.folder.mkdir(mode=0o700)
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:  # removed in between
@@ -255,14 +262,23 @@ class Record:
         self.settle()
         with _disk(self.folder):
             (self.folder / _REQUEST).unlink(missing_ok=True)  # from here on it does not exist
-            for entry in sorted(self.folder.iterdir()):
-                if entry.name == _CHANGE:
-                    continue  # last: with it goes the lock
-                if entry.is_dir() and not entry.is_symlink():
-                    remove_tree(entry)
-                else:
-                    entry.unlink(missing_ok=True)
-            shutil.rmtree(self.folder)
+        self._clear_away()
+
+    def _clear_away(self) -> None:
+        """Remove the folder, lock and all; whoever waits for the lock makes a new one.
+
+        Under another name: somebody else may make the folder anew at any time.
+        """
+        with _disk(self.folder):
+            gone = self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}")
+            try:
+                self.folder.rename(gone)
+            except FileNotFoundError:
+                return
+            # With what a command that was killed here left; several may be at it.
+            for folder in gone.parent.glob(f"{_GONE}*"):
+                with contextlib.suppress(FileNotFoundError):
+                    remove_tree(folder)
 
     def end_keeper(self, number: signal.Signals = signal.SIGTERM) -> bool:
         """Send the keeper a signal, for when it does not listen; False when there is none."""
