@@ -71,12 +71,13 @@ class Saver(Protocol):
 
 
 class Running(msgspec.Struct):
-    """A command that runs. argv: shortened, printable."""
+    """A command that runs. argv: shortened, printable. over: set when it runs no more."""
 
     number: int
     argv: tuple[str, ...]
     since: float
     execution: Execution
+    over: asyncio.Event
 
 
 class Keeper:
@@ -144,7 +145,13 @@ class Keeper:
         shown = tuple(
             printable(argument[:_SHOWN_CHARACTERS]) for argument in argv[:_SHOWN_ARGUMENTS]
         )
-        running = Running(number=number, argv=shown, since=time.time(), execution=execution)
+        running = Running(
+            number=number,
+            argv=shown,
+            since=time.time(),
+            execution=execution,
+            over=asyncio.Event(),
+        )
         self.running[number] = running
         self._idle.clear()
         self.report(CommandStarted(command=number, argv=shown))
@@ -158,6 +165,7 @@ class Keeper:
 
     def forget(self, running: Running) -> None:
         """A command is none any more."""
+        running.over.set()
         self.running.pop(running.number, None)
         if not self.running:
             self._idle.set()

@@ -33,7 +33,8 @@ from .model import VERSION, Problem
 _STREAMS = ({"stdin", "stdout", "stderr"}, {"stdin", "stdout"})  # without and with a terminal
 MAX_PENDING = 1024  # requests of one client that wait for their answer
 LAST_WRITES = 2.0  # seconds for a client to take what it was told last
-_HANG_UP_TIME = 10.0
+_SIGNAL_TIME = 10.0  # seconds for a guest to take a signal
+_HANG_UP_GRACE = 2.0  # seconds
 
 Spawn = Callable[[Coroutine[object, object, None], str], None]
 
@@ -71,13 +72,7 @@ class Peer:
             await self._channel.wait_closed()
         finally:
             await self._channel.aclose()
-            for running in list(self._running.values()):
-                with contextlib.suppress(CorralError, TimeoutError):
-                    async with asyncio.timeout(_HANG_UP_TIME):
-                        await running.execution.signal(signal.SIGHUP, group=True)
-                for stream in (running.execution.stdout, running.execution.stderr):
-                    if stream is not None:
-                        stream.reset("the client is gone")
+            await asyncio.gather(*(_hang_up(each) for each in self._running.values()))
 
     async def dismiss(self, problem: Problem) -> None:
         """Tell the client why the sandbox ends, and close."""
@@ -208,8 +203,7 @@ class Peer:
         self._running[call.exec] = running
         self._channel.answer(request, {})
         if self._channel.failure is not None:  # the client went meanwhile
-            with contextlib.suppress(CorralError):
-                await running.execution.signal(signal.SIGHUP, group=True)
+            self._spawn(_hang_up(running), "hang-up")
         try:
             status = await self._attend(running, streams)
         except CorralError:  # the sandbox is gone, which all clients are told
@@ -255,16 +249,36 @@ def _options(call: messages.ExecCall) -> dict[str, Any]:
     return options
 
 
+async def _hang_up(running: Running) -> None:
+    """As a terminal that is closed: SIGHUP, and a moment later nobody reads any more.
+
+    That moment lets it act on the signal before it dies of a closed pipe.
+    """
+    execution = running.execution
+    with contextlib.suppress(CorralError, TimeoutError):
+        async with asyncio.timeout(_SIGNAL_TIME):
+            await execution.signal(signal.SIGHUP, group=True)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(running.over.wait(), _HANG_UP_GRACE)
+    for stream in (execution.stdout, execution.stderr):
+        if stream is not None:
+            stream.reset("nobody reads it")
+
+
 async def _pump(source: Stream, target: Stream) -> None:
     """Bytes from one stream into another until either ends."""
+    gone = False
     try:
         while data := await source.read():
-            await target.write(data)
+            if gone:
+                continue  # for the moment that `_hang_up` leaves
+            try:
+                await target.write(data)
+            except StreamResetError:
+                source.reset("nobody reads it")
+                return
+            except CorralError:
+                gone = True
         await target.end()
-    except StreamResetError:  # one side wants no more of it, so the other one hears that
-        target.reset("the other side gave it up")
-        source.reset("the other side gave it up")
-    except CorralError:
-        # One whole side is gone. A client that is must not keep a command from going on.
-        target.reset("the other side is gone")
-        source.reset("the other side is gone")
+    except CorralError:  # given up, or the whole side is gone
+        target.reset("there is no more of it")
