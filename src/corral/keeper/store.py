@@ -185,7 +185,7 @@ class Record:
             yield
         finally:
             try:
-                if not self.exists():  # nothing came of it, or it was removed
+                if self._is_lock(descriptor) and not self.exists():  # nothing came of it
                     self._clear_away()
             finally:
                 os.close(descriptor)
@@ -207,13 +207,19 @@ class Record:
                         waiting()
                         waiting = None
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-                with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(descriptor), path.stat()):
-                        return descriptor
+                if self._is_lock(descriptor):
+                    return descriptor
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # whoever had it has removed the sandbox
+
+    def _is_lock(self, descriptor: int) -> bool:
+        """Whether this is still the lock that others find."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), (self.folder / _CHANGE).stat())
+        except FileNotFoundError:
+            return False
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
