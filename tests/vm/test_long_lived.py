@@ -173,6 +173,7 @@ def test_a_shell(running: str) -> None:
         person.expect(r"[$#] ")
         person.type("echo he''llo\n")
         person.expect("hello\r\n")
+        person.expect(r"[$#] ")
         person.type(CTRL_D)
         assert person.wait() == 0
 

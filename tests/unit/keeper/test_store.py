@@ -298,6 +298,7 @@ def test_many_commands_at_once_have_the_lock_one_after_the_other(tmp_path: Path)
         for _ in range(30):
             with record.changing():
                 inside.mkdir()
+                record.remove()
                 inside.rmdir()
 
     crowd = [SPAWN.Process(target=one) for _ in range(4)]
