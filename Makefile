@@ -6,7 +6,7 @@
 SHELL = /bin/sh
 PYTHON = .venv/bin/python
 STAMP = .venv/corral-dev
-VM_TESTS = tests/vm tests/security
+VM_TESTS = tests/vm tests/security tests/conformance
 
 .PHONY: test check unit vm vm-as-user coverage setup host clean
 
@@ -33,7 +33,7 @@ coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: setup host
 	rm -f .coverage .coverage.*
 	$(PYTHON) -m coverage run -m pytest -q tests/unit
-	$(PYTHON) -m coverage run -m pytest -q -n 2 --dist loadscope tests/vm tests/security
+	$(PYTHON) -m coverage run -m pytest -q -n 2 --dist loadscope $(VM_TESTS)
 	$(PYTHON) -m coverage combine -q
 	$(PYTHON) -m coverage report
 
