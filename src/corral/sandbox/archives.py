@@ -314,7 +314,7 @@ class Checked:
         self._name = name
         self._reader = tar.Reader()
         self._pad = b""
-        self._entries = 0
+        self._kinds: dict[bytes, str] = {}
 
     @property
     def ended(self) -> bool:
@@ -331,7 +331,7 @@ class Checked:
                 if isinstance(event, bytes):
                     out += event
                 else:
-                    check(event)
+                    self._check(event)
                     event.path = self._name + event.path[len(ROOT) :]
                     out += tar.header(event)
                     self._pad = tar.padding(event.size)
@@ -343,3 +343,14 @@ class Checked:
         if self._reader.ended:
             out += tar.END
         return bytes(out)
+
+    def _check(self, entry: tar.Entry) -> None:
+        """Each path once, and in a folder that came before it: so no link is gone through."""
+        parts = check(entry)
+        parent = entry.path.rpartition(b"/")[0]
+        known = self._kinds
+        if entry.path in known or (len(parts) > 1 and known.get(parent) != tar.FOLDER):
+            raise refusal(entry.path, "it is there twice, or in no folder")
+        if len(known) >= MAX_ENTRIES:
+            raise UnsafeArchiveError(f"the sandbox sent more than {MAX_ENTRIES} files and folders.")
+        known[entry.path] = entry.kind

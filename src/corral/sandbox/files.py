@@ -284,9 +284,16 @@ class Files:
         execution = await self._executor.exec(argv, agent=self._agent, builtin=True)
         call = _Call(execution)
         said = asyncio.create_task(_bounded(execution.stderr), name=f"files-{action}")
+        # What is wrong there ends the whole call, whatever it waits for.
+        said.add_done_callback(call.complained)
         ended = False
         try:
-            yield call
+            try:
+                yield call
+            except StreamResetError:
+                if said.done() and not said.cancelled():
+                    said.result()
+                raise
             await call.end()
             call.said = _decoded(await said)
             status = await execution.wait()
@@ -309,6 +316,12 @@ class _Call:
         self.execution = execution
         self.said: list[_Said] = []
         self._refused = False  # it reads no more: its status tells why
+
+    def complained(self, said: asyncio.Task[bytes]) -> None:
+        """Its standard error has ended; give it up if that was no good."""
+        if not said.cancelled() and said.exception() is not None:
+            self.execution.stdin.reset("it says too much")
+            self.execution.stdout.reset("it says too much")
 
     async def write(self, data: Data) -> None:
         """To its standard input."""
