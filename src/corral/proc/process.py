@@ -10,13 +10,12 @@ lives: whatever ends this process, they end. Each helper's output goes to a boun
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import dataclasses
 import errno
 import fcntl
-import json
+import marshal
 import os
 import signal
 import socket
@@ -51,7 +50,7 @@ class Process:
     def signal(self, number: int) -> None:
         """Send a signal; to one that has ended, nothing. Raises ProcessError."""
         if not self.exited.done():
-            self._helpers.send({"op": "signal", "id": self._number, "signal": number})
+            self._helpers.send({"op": "signal", "id": self._number, "signal": int(number)})
 
     async def end(self, grace: float = 2.0) -> int | None:
         """TERM, wait for `grace` seconds, KILL, wait; returns the status.
@@ -283,7 +282,7 @@ class Helpers:
 
     def send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         """One packet to the warden. Raises ProcessError."""
-        data = json.dumps(message).encode()
+        data = marshal.dumps(message)
         with contextlib.ExitStack() as stack:
             fds = list(fds or ())
             if len(data) > _INLINE_MESSAGE:  # a packet's size is limited by the system's settings
@@ -292,9 +291,8 @@ class Helpers:
                     writer.write(data)
                 data = warden.IN_FILE
                 fds = [file, *fds]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
-                self._control.sendmsg([data], rights)
+                self._control.sendmsg([data], warden.rights(fds))
             except OSError as error:
                 raise ProcessError(f"the warden does not answer: {error.strerror}.") from error
 
@@ -308,7 +306,7 @@ class Helpers:
         if not data:
             self._lost()
             return
-        message = json.loads(data)
+        message = marshal.loads(data)  # noqa: S302 - the warden is ours
         number, operation = message["id"], message["op"]
         if operation == "up":
             (self._warden,) = fds
