@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PAUSE = "/corral/pause"  # in the base image; see corral.images.pause
 PAUSE_IN_JAIL = "/run/corral/pause"
 OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
+_FILTER = seccomp.jail_filter()  # once: what is done before a machine is saved is free
 _UP_FD, _INFO_FD, _BLOCK_FD, _FILTER_FD = 3, 4, 5, 6  # as bwrap and pause see them; 3 is pause's
 
 
@@ -39,7 +40,7 @@ def make(setup: dict[str, Any], cgroup: str, home: str) -> int:
     block_read, block_write = os.pipe2(os.O_CLOEXEC)
     complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     # The agent can trace `pause`, which is its own, so that must not be free to do more than it.
-    filter_fd = seccomp.as_memfd(seccomp.jail_filter())
+    filter_fd = seccomp.as_memfd(_FILTER)
     passed = {
         2: complain,
         _UP_FD: up_write,
@@ -131,7 +132,7 @@ def _serve(setup: dict[str, Any], control: socket.socket) -> None:
     if not setup["root"]:
         linux.drop_capabilities()
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    linux.install_filter(seccomp.jail_filter())
+    linux.install_filter(_FILTER)
     jailed.main()
 
 

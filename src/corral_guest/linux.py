@@ -158,11 +158,11 @@ def drop_capabilities() -> None:
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
+class _Program(ctypes.Structure):  # struct sock_fprog, linux/filter.h
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+
 def install_filter(program: bytes) -> None:
     """seccomp(2), mode filter, for this process and all its children."""
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
-
-    filter_ = Program(len(program) // 8, program)
+    filter_ = _Program(len(program) // 8, program)
     _check(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(filter_), 0, 0), "seccomp")
