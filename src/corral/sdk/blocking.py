@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import collections
 import functools
+import os
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
@@ -245,6 +247,7 @@ class Sandbox:
     def _adopt(self, inner: AsyncSandbox) -> None:
         self._inner = inner
         self._opened: Portal | None = None
+        self._adopted = False
 
     @property
     def _portal(self) -> Portal:
@@ -254,6 +257,9 @@ class Sandbox:
         return self._opened
 
     def __enter__(self) -> Self:
+        if self._adopted:  # a fork, which runs already
+            self._adopted = False
+            return self
         return self.start()
 
     def __exit__(
@@ -311,6 +317,22 @@ class Sandbox:
     def files(self) -> BlockingFiles:
         """Its files, as the agent sees them."""
         return BlockingFiles(self._portal, self._inner.files)
+
+    @property
+    def workspace(self) -> Path | None:
+        """Where its workspace is on the host; None before it starts."""
+        return self._inner.workspace
+
+    def fork(self, *, workspace: str | os.PathLike[str] | None = None) -> Self:
+        """A copy that goes on from here, which runs already; see AsyncSandbox.fork.
+
+        with box.fork() as clone: ...
+        """
+        made = type(self)()
+        made._adopt(self._portal.call(self._inner.unstarted_fork, workspace))
+        made.start()
+        made._adopted = True
+        return made
 
     exec = blocking(AsyncSandbox.exec)
     stream = wrapping(AsyncSandbox.stream, Lines)

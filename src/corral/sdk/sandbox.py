@@ -7,19 +7,22 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from ..errors import ChannelError, ProcessError, SandboxError, SandboxGoneError
+from ..errors import ChannelError, CheckpointError, ProcessError, SandboxError, SandboxGoneError
 from ..events import Event, Notice, Report
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
+from ..sandbox import Sandbox as Machine
 from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
 from ..spec import Spec as Settings
 from ..spec import load_spec
 from . import process as processes
+from .forks import Origin
 from .options import Options, Spec
 from .process import OUTPUT_LIMIT, AsyncLines, AsyncProcess, Result
 
@@ -47,6 +50,10 @@ class AsyncSandbox:
     ) -> None:  # fmt: skip
         self._spec = Spec(spec, **options)
         self._kept = ""
+        self._origin: Origin | None = None
+        self._made: tuple[Settings, Parts] | None = None
+        self._forks = 0
+        self._adopted = False
         self._report = report or _to_log
         self._name = ""
         self._accel = ""
@@ -66,6 +73,9 @@ class AsyncSandbox:
         return made
 
     async def __aenter__(self) -> Self:
+        if self._adopted:  # a fork, which runs already
+            self._adopted = False
+            return self
         return await self.start()
 
     async def __aexit__(
@@ -145,11 +155,19 @@ class AsyncSandbox:
                 self._name, self._accel = kept.name, kept.hello.accel
                 yield kept
             return
-        spec, plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
+        if self._origin is not None:
+            assert self._made is not None
+            (spec, parts), origin = self._made, self._origin
+            plan = await asyncio.to_thread(origin.plan)
+            begun = origin.going_on(plan, self._report)
+        else:
+            spec, plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
+            self._made = spec, parts
+            begun = start(plan, parts, self._report)
         self._name, self._accel = plan.name, plan.machine.accel
         watch = Watch(spec, plan)
         try:
-            async with start(plan, parts, self._report) as sandbox:
+            async with begun as sandbox:
                 await watch.ready()
                 yield sandbox
         finally:
@@ -245,6 +263,48 @@ class AsyncSandbox:
             tuple(argv), environment=environment, workdir=cwd, terminal=size
         )
         return AsyncProcess(execution)
+
+    async def fork(self, *, workspace: str | os.PathLike[str] | None = None) -> Self:
+        """A copy that goes on from here, programs and all, as this one does; it runs already.
+
+            async with await box.fork() as clone: ...
+
+        It needs the setting machine.checkpoints (`settings={"machine.checkpoints": True}`). It has
+        its own names, clock, kernel randomness, and a copy of the workspace: in the new folder
+        `workspace`, or in one that is removed with it (see `workspace`). Commands that run go on in
+        the copy, where nobody is connected to them (docs/checkpoints.md). Of a kept sandbox the
+        copy is kept, too. Raises CheckpointError; then this one runs on.
+        """
+        made = await self.unstarted_fork(workspace)
+        made._adopted = True
+        return await made.start()
+
+    async def unstarted_fork(self, workspace: str | os.PathLike[str] | None) -> Self:
+        """`fork`, to be started by the caller, on whichever event loop."""
+        executor = self.alive()
+        self._forks += 1
+        made = type(self)(self._spec, report=self._report)
+        if self._kept:
+            from ..keeper.forking import fork
+
+            if workspace is not None:
+                raise CheckpointError(
+                    "the copy of a kept sandbox keeps its own workspace.", hint="Leave it out."
+                )
+            (made._kept,) = await asyncio.to_thread(fork, self._kept, 1, self._report)
+            return made
+        assert isinstance(executor, Machine) and self._made is not None
+        spec, parts = self._made
+        name = f"{self._name[:58]}-{self._forks}"
+        folder = Path(workspace) if workspace is not None else None
+        made._origin = await Origin.of(executor, spec, parts, name, folder)
+        made._made = made._origin.spec, parts
+        return made
+
+    @property
+    def workspace(self) -> Path | None:
+        """Where its workspace is on the host; None before it starts."""
+        return Path(self._made[0].workspace.on_host) if self._made is not None else None
 
     def alive(self) -> Executor:
         """What runs commands in it. Raises SandboxGoneError when it does not run."""

@@ -19,7 +19,8 @@ PAIRS = [
 ]
 PUBLIC = {
     sdk.AsyncSandbox: {
-        *("accel", "close", "connect", "exec", "files", "name", "spawn", "start", "stream"),
+        *("accel", "close", "connect", "exec", "files", "fork", "name", "spawn", "start", "stream"),
+        "workspace",
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},
@@ -31,7 +32,7 @@ PUBLIC = {
 
 
 def members(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")} - {"alive"}
+    return {name for name in vars(kind) if not name.startswith("_")} - {"alive", "unstarted_fork"}
 
 
 def test_the_package_offers_what_it_says() -> None:
