@@ -1,6 +1,7 @@
 # make test      everything: static checks, unit tests, real machines; as root also as an ordinary user
 # make check     the static part
 # make unit, make vm
+# make soak      200 sandboxes, four at a time, many of them killed: nothing may be left
 # make coverage  what the unit tests and the machine tests reach, as a table
 
 SHELL = /bin/sh
@@ -8,7 +9,7 @@ PYTHON = .venv/bin/python
 STAMP = .venv/corral-dev
 VM_TESTS = tests/vm tests/security tests/conformance
 
-.PHONY: test check unit vm vm-as-user coverage setup host clean
+.PHONY: test check unit vm soak vm-as-user coverage setup host clean
 
 test: check unit vm vm-as-user
 
@@ -24,6 +25,10 @@ unit: setup host
 # Two machines at once: under emulation each keeps one core busy.
 vm: setup host
 	$(PYTHON) -m pytest -q -n 2 --dist loadscope --durations=15 $(VM_TESTS)
+
+# SOAK_COUNT=200 SOAK_TOGETHER=4 SOAK_SEED=a number, else by chance
+soak: setup host
+	$(PYTHON) -m pytest -q -s tests/soak
 
 vm-as-user: setup host
 	tests/as_ordinary_user

@@ -8,15 +8,20 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
-def arguments(description: str, *, runs: int) -> argparse.Namespace:
-    """--runs and --json."""
+def arguments(
+    description: str, *, runs: int, further: Mapping[str, Mapping[str, Any]] | None = None
+) -> argparse.Namespace:
+    """--runs, --json, and further options with what add_argument is told of each."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=runs, help=f"how often (default {runs})")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    for option, settings in (further or {}).items():
+        parser.add_argument(option, **settings)
     return parser.parse_args()
 
 

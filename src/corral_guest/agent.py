@@ -56,6 +56,7 @@ class Agent:
         self.socket: socket.socket | None = None
         self.call: int | None = None
         self.reason = ""  # why it ended before it was up
+        self._shared: list[str] = []  # mount points of the export, where its file system caches
         self._pause = -1  # pidfd of the jail's first process, which has its namespaces
 
     def furnish(self, setup: dict[str, Any], events: boot.DeviceEvents) -> None:
@@ -66,8 +67,13 @@ class Agent:
         for name, value in setup["limits"]:
             boot.write(f"{self.cgroup}/{name}", value)
         mount_share(events, setup["export"], f"{self.home}/export")
-        for part in setup["parts"]:
-            os.stat(f"{self.home}/export{part}/.")  # a submount appears when it is visited
+        for path in setup["submounts"]:
+            try:
+                os.stat(f"{self.home}/export{path}/.")  # a submount appears when it is visited
+            except NotADirectoryError:
+                continue
+        if setup["export"]["kind"] == "virtiofs":
+            self._shared = boot.mounts_below(f"{self.home}/export")
         own = f"{self.home}/own"
         os.mkdir(own)
         linux.mount("tmpfs", own, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
@@ -89,6 +95,16 @@ class Agent:
             f"upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
         )
         self.request({"hostname": setup["hostname"], "tree": setup["tree"]})
+
+    def refresh(self) -> None:
+        """Forget the names and attributes of files in the export that are cached and not in use.
+
+        The file server lets the kernel believe them for a second. What is started now shall see
+        what the host has changed before: a remount drops them (reconfigure_super in fs/super.c).
+        """
+        flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
+        for path in self._shared:
+            linux.mount("none", path, None, flags)
 
     def _put(self, layer: str, path: str, text: str, mode: int) -> None:
         """A file of corral's own, in a layer between the toolbox and what programs change.

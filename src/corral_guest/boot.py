@@ -89,6 +89,18 @@ class DeviceEvents:
         self._socket.close()
 
 
+def mounts_below(folder: str) -> list[str]:
+    """The mount points at a folder and below it (proc(5): space, tab, newline, backslash)."""
+    found = []
+    for line in read("/proc/self/mounts").splitlines():
+        path = line.split(" ")[1]
+        for code, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+            path = path.replace(f"\\{code}", character)
+        if path == folder or path.startswith(folder + "/"):
+            found.append(path)
+    return found
+
+
 def read(path: str) -> str:
     """The text of a small kernel file."""
     with open(path) as file:

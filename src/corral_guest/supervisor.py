@@ -181,6 +181,7 @@ class Supervisor:
             if agent is None:
                 self._spawn_outside(command, message, theirs)
             else:
+                agent.refresh()
                 agent.request(message, theirs)
         except OSError as error:
             reason = {"errno": error.errno, "what": "program" if agent is None else ""}

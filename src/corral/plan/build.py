@@ -57,6 +57,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
             "hostname": spec.name,
             "export": _mount(export.tag, machine),
             "parts": trees.writable_parts(spec, layout),
+            "submounts": trees.targets(export),
             "tree": guest.jail_tree(spec, layout, identity),
             "files": guest.etc_files(spec, facts, identity),
             "limits": [],

@@ -25,14 +25,16 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     """A tree assembled on the host and served to the guest under a tag.
 
     uid: the one id of its user namespace. tree: below /export. submounts: whether the guest is told
-    where one host file system ends and another begins.
+    where one host file system ends and another begins. cache, writeback:
+    virtiofsd's; measured by bench/io.py.
     """
 
     tag: str
     uid: int
     tree: tuple[Step, ...]
     submounts: bool
-    cache: Literal["auto", "always"]
+    cache: Literal["none", "auto", "always"]
+    writeback: bool = False
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

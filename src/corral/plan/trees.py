@@ -83,6 +83,15 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     )
 
 
+def targets(export: Export) -> list[str]:
+    """Where something of its own is in an export, as the guest names it, parents first."""
+    return [
+        step.target.removeprefix(EXPORT)
+        for step in export.tree
+        if isinstance(step, Bind) and step.source != EMPTY_FILE
+    ]
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 

@@ -60,6 +60,7 @@ class WhyGone:
     async def guard(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`, unless the sandbox is gone first."""
         task = asyncio.ensure_future(awaitable)
+        task.add_done_callback(_looked_at)
         try:
             await asyncio.wait((task, self._reason), return_when=asyncio.FIRST_COMPLETED)
             if task.done() and not (self._reason.done() and task.exception() is not None):
@@ -68,3 +69,9 @@ class WhyGone:
             if not task.done():
                 task.cancel()
         raise self._reason.result()
+
+
+def _looked_at(task: asyncio.Future[T]) -> None:
+    """Its error is told by whoever waits for it, or told better by the reason."""
+    if not task.cancelled():
+        task.exception()

@@ -28,6 +28,7 @@ LISTEN_FD, EXPORT_FILTER_FD = 10, 11
 KERNEL_FILE, INITRD_FILE = "/machine/kernel", "/machine/initrd"
 PORT_NAME = "corral"  # corral_guest.carrier
 VSOCK_SOCKETS = "/sockets"
+_RUST_CACHE = {"none": "never", "auto": "auto", "always": "always"}
 _TRANSLATES = (1, 13)  # the oldest virtiofsd whose --translate-uid is tested; it came with 1.12
 DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -190,6 +191,7 @@ def file_server(
             command = [
                 *(f"--fd={LISTEN_FD}", "-o", f"source={EXPORT}", "-o", "sandbox=chroot"),
                 *("-o", f"cache={export.cache}", "--thread-pool-size=1"),
+                *(("-o", "writeback") if export.writeback else ()),
                 *(("-o", "announce_submounts") if export.submounts else ()),
             ]
         case "rust":
@@ -202,7 +204,8 @@ def file_server(
             command = [
                 *(f"--fd={LISTEN_FD}", f"--shared-dir={EXPORT}", "--sandbox=namespace"),
                 *ids,
-                *(f"--cache={export.cache}", "--thread-pool-size=1"),
+                *(f"--cache={_RUST_CACHE[export.cache]}", "--thread-pool-size=1"),
+                *(("--writeback",) if export.writeback else ()),
                 *_rust_submounts(export, daemon),
                 *_rust_migration(daemon),
             ]
