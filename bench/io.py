@@ -3,10 +3,10 @@
     python -m bench.io [--runs N] [--rust] [--modes auto,none,...] [--files N]
 
 Each job is the same program (Python, git) on the same folder, once in the sandbox and once on the
-host, which is the floor. Modes are virtiofsd's for the workspace (docs/filesystem-performance.md);
-"auto" is the one that is used. stdout: through the channel to a pipe here, against a pipe alone. Under TCG
-most of the difference is emulation, not the file system: `cpu` shows how much slower plain
-computing is. --rust: Debian's Rust virtiofsd in place of the host's.
+host, which is the floor. Modes are virtiofsd's for the workspace; see
+docs/filesystem-performance.md. stdout: through the channel to a pipe here, against a pipe alone.
+Under TCG most of the difference is emulation, not the file system: `cpu` shows how much slower
+plain computing is. --rust: Debian's Rust virtiofsd in place of the host's.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from corral.keeper.keeper import Keeper
 from corral.keeper.model import VERSION, Problem, Request, Status
 from corral.keeper.server import Server
 from corral.keeper.store import Record, boot_id
-from corral.sandbox import Execution
+from corral.sandbox import Execution, Usage
 from corral.sandbox.run_folder import run_folder
 from corral.spec import load_spec
 from corral_guest.wire import WINDOW
@@ -165,6 +165,10 @@ class ScriptedBox:
 
     async def resume(self) -> None:
         self.calls.append("resume")
+
+    async def usage(self, *, myself: bool = False) -> Usage:
+        assert myself
+        return Usage(processes=12, cpu=1.5, memory=64 << 20, ram=32 << 20, disk=0)
 
     async def save(
         self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
