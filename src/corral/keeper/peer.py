@@ -22,6 +22,7 @@ from ..errors import (
     ChannelError,
     CorralError,
     ExecError,
+    SandboxError,
     SandboxGoneError,
     SandboxStateError,
     StreamResetError,
@@ -112,6 +113,9 @@ class Peer:
             result = await self._methods[request.method](request.params)
         except CorralError as error:
             self._refuse(request.id, error)
+        except Exception as error:
+            self._refuse(request.id, self._fault(error))
+            raise
         else:
             self._channel.answer(request.id, result or {})
         finally:
@@ -121,6 +125,14 @@ class Peer:
         if not isinstance(error, SandboxGoneError):  # else the reason is on its way, for all
             data = messages.write(Problem.of(error))
             self._channel.refuse(number, messages.FAILED, error.message, data)
+
+    def _fault(self, error: Exception) -> SandboxError:
+        """A fault of ours, which the keeper's log tells more of."""
+        return SandboxError(
+            f"internal error in the keeper: {type(error).__name__}: {error}",
+            hint="This is a fault in corral. Report it with keeper.log of the folder that "
+            f"`corral inspect {self._keeper.name}` names.",
+        )
 
     async def _greet(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read({"version": params.get("version")}, messages.HelloCall)
@@ -195,9 +207,12 @@ class Peer:
             running = await self._keeper.exec(
                 [messages.unpacked(item) for item in call.argv], **_options(call)
             )
-        except CorralError as error:
+        except Exception as error:
             for stream in streams.values():
                 stream.reset("the command did not start")
+            if not isinstance(error, CorralError):
+                self._refuse(request, self._fault(error))
+                raise
             self._refuse(request, error)
             return
         self._running[call.exec] = running

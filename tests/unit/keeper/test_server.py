@@ -20,6 +20,7 @@ from corral.errors import (
     CommandNotFoundError,
     CorralError,
     ExecError,
+    SandboxError,
     SandboxGoneError,
     SandboxStateError,
     StreamResetError,
@@ -514,6 +515,21 @@ async def test_a_flood_of_requests_is_cut_off(kept: Kept) -> None:
                     pass
         assert len(kept.server._tasks) < peer.MAX_PENDING + 20
     await still_well(kept)
+
+
+async def test_a_fault_of_the_keepers_own_is_told_and_ends_nothing(kept: Kept) -> None:
+    def fault(*_arguments: object, **_more: object) -> None:
+        raise KeyError("a fault")
+
+    kept.box.sync = fault  # type: ignore[assignment]
+    async with connect(kept.name) as box:
+        with pytest.raises(SandboxError, match="KeyError") as caught:
+            await box.sync()
+    assert "keeper.log" in (caught.value.hint or "")
+    kept.box.exec = fault  # type: ignore[assignment, method-assign]
+    async with connect(kept.name) as box:
+        with pytest.raises(SandboxError, match="KeyError"):
+            await box.exec(["x"])
 
 
 async def test_so_many_clients_and_no_more(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
