@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from corral import AsyncSandbox
@@ -83,8 +84,12 @@ class Qmp:
                 return
 
 
-def floor(plan: Plan, parts: Parts) -> float:
-    """Seconds until a bare QEMU has restored the template and its guest has answered."""
+@contextlib.contextmanager
+def bare(plan: Plan, parts: Parts) -> Iterator[tuple[float, int, int]]:
+    """A bare QEMU restored from the template, its guest answering.
+
+    Seconds that took, QEMU's process id, a descriptor of the guest's memory.
+    """
     template = asyncio.run(template_for(plan, parts, silent))
     assert template is not None and parts.facts.qemu is not None
     numbers = (render.QMP_FD, render.CHANNEL_FD, render.CONSOLE_FD)
@@ -114,7 +119,7 @@ def floor(plan: Plan, parts: Parts) -> float:
     guest.sendall(channel.take_output())
     while not list(channel.receive(guest.recv(4096))):
         pass
-    took = time.perf_counter() - began
+    yield time.perf_counter() - began, pid, memory
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     template.close()
@@ -123,7 +128,12 @@ def floor(plan: Plan, parts: Parts) -> float:
     for pair in pairs.values():
         for end in pair:
             end.close()
-    return took
+
+
+def floor(plan: Plan, parts: Parts) -> float:
+    """Seconds until a bare QEMU has restored the template and its guest has answered."""
+    with bare(plan, parts) as (took, _pid, _memory):
+        return took
 
 
 async def sdk(folder: Path) -> float:
