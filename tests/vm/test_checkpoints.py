@@ -305,7 +305,7 @@ def test_a_kept_sandbox_can_be_forked_by_a_program(kept: Kept) -> None:
 
 def test_a_disk_is_saved_and_forked_with_its_sandbox(project: Path) -> None:
     kept = Kept(project)
-    kept("up", "disked", "-d", "--checkpoints", "--disk", "1g")
+    kept("up", "disked", "-d", "--checkpoints", "--disk", "1g", "--user", "root")
     try:
         kept.shell("disked", "echo then > /opt/file")
         kept("checkpoint", "disked", "then")

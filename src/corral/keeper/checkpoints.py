@@ -143,6 +143,12 @@ class Saver:
                 hint="Fork a sandbox on a clone of its own (git clone).",
             )
         targets = [Record(name).folder / WORKSPACE for name in names]
+        taken = [target for target in targets if target.exists()]
+        if taken or len(set(names)) < len(names):
+            raise CheckpointError(
+                "each copy needs a name of its own that no sandbox has.",
+                hint=f"In use: {taken[0]}" if taken else None,
+            )
         final = self._record.folder / FOLDER / f"{_FORK}-{names[0]}"
         left: list[str] = []
 

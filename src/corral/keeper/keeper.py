@@ -197,9 +197,8 @@ class Keeper:
     async def checkpoint(self, tag: str, *, replace: bool) -> None:
         """Keep the sandbox as it is now under a tag; it runs on."""
         async with self._changing:
-            box = self._running_box()
-            assert self.saver is not None
-            await self.saver.checkpoint(box, tag, replace=replace)
+            box, saver = self._running_box(), self._saver()
+            await saver.checkpoint(box, tag, replace=replace)
 
     async def fork(self, names: Sequence[str]) -> tuple[Path, str | None]:
         """Save the sandbox for copies of these names.
@@ -207,9 +206,13 @@ class Keeper:
         Returns the folder that they go on from, and what the user should know of them.
         """
         async with self._changing:
-            box = self._running_box()
-            assert self.saver is not None
-            return await self.saver.fork(box, names)
+            box, saver = self._running_box(), self._saver()
+            return await saver.fork(box, names)
+
+    def _saver(self) -> Saver:
+        if self.saver is None:
+            raise SandboxStateError(f"the sandbox {self.name} cannot be saved.")
+        return self.saver
 
     def stop(self, grace: float = STOP_GRACE) -> None:
         """End the sandbox; grace: seconds for its commands. Asked again with 0, at once."""

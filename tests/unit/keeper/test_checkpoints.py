@@ -1,0 +1,243 @@
+"""Checkpoints on disk: whole or not there, believed only as they were written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+
+from corral.errors import CheckpointError, UsageError
+from corral.images.watched import FileState
+from corral.keeper import checkpoints
+from corral.keeper.checkpoints import Saver, find, listed, remove, request_of, sweep
+from corral.keeper.keeper import Box
+from corral.keeper.model import Request
+from corral.keeper.store import Record
+from corral.plan import Plan
+from corral.sandbox import Parts, saved
+from corral.templates import Shape
+from tests.support import examples
+
+
+class SavingBox:
+    """Stands for a sandbox that is saved. full: there is no room on the disk."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
+
+    async def save(
+        self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        os.ftruncate(memory, 4 << 20)
+        os.pwrite(memory, b"memory", 2 << 20)
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.write(state, b"state")
+        if meanwhile is not None:
+            meanwhile()
+
+
+SHAPE = Shape(
+    format=1,
+    arguments=("-m", "1"),
+    qemu=("qemu",),
+    qemu_version="10.0.13",
+    qemu_files=(),
+    kernel=FileState("/vmlinux", 1, 1),
+    kernel_release="6.1",
+    base="base",
+    jails=(),
+    processor="",
+)
+
+
+class Made:
+    """A sandbox that is kept on a workspace with one file, and what saves it."""
+
+    def __init__(self, record: Record, request: Request, parts: Parts) -> None:
+        self.record, self.request = record, request
+        wanted = examples.spec(workspace={"path": request.spec.workspace.path})
+        self.plan: Plan = examples.plan(wanted, found=examples.layout(path=wanted.workspace.path))
+        self.parts = parts
+        self.saver = Saver(record, request, self.plan, parts)
+        self.root = record.folder / checkpoints.FOLDER
+
+    async def checkpoint(self, tag: str, box: SavingBox | None = None, **how: bool) -> None:
+        await self.saver.checkpoint(as_box(box or SavingBox()), tag, **{"replace": False, **how})
+
+    def open(self, tag: str, plan: Plan | None = None) -> None:
+        with saved.opened(find(self.record, tag), plan or self.plan, self.parts) as template:
+            assert os.pread(template.memory, 6, 2 << 20) == b"memory"
+            assert os.read(template.state, 10) == b"state"
+
+
+def as_box(box: SavingBox) -> Box:
+    return cast("Box", box)
+
+
+@pytest.fixture
+def made(
+    record: Record, request_kept: Request, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> Made:
+    (project / "file").write_text("of the workspace")
+    monkeypatch.setattr(saved, "_shape", lambda _plan, _parts: SHAPE)
+    return Made(record, request_kept, cast("Parts", None))
+
+
+async def test_a_checkpoint_is_there_with_what_it_was_asked_for(made: Made) -> None:
+    await made.checkpoint("one")
+    await made.checkpoint("two")
+    assert [each.tag for each in listed(made.record)] == ["one", "two"]
+    assert request_of(find(made.record, "one")) == made.request
+    made.open("one")
+    assert listed(made.record)[0].size < 1 << 20, "holes take no room"
+    assert made.record.folder.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_tag_is_not_used_twice_unless_that_is_said(made: Made) -> None:
+    await made.checkpoint("one")
+    with pytest.raises(CheckpointError, match="already"):
+        await made.checkpoint("one")
+    await made.checkpoint("one", replace=True)
+    assert [each.tag for each in listed(made.record)] == ["one"]
+
+
+@pytest.mark.parametrize("tag", ["", ".", "..", "a/b", ".hidden", "UPPER", "-f", "x" * 64, "a\n"])
+async def test_a_tag_is_a_plain_name(made: Made, tag: str) -> None:
+    with pytest.raises(UsageError):
+        await made.checkpoint(tag)
+    with pytest.raises(UsageError):
+        find(made.record, tag)
+
+
+async def test_what_fails_leaves_nothing_and_what_was_there_stays(made: Made) -> None:
+    await made.checkpoint("one")
+    for tag, replace in (("one", True), ("two", False)):
+        with pytest.raises(CheckpointError, match=r"No space left.*runs on") as caught:
+            await made.checkpoint(tag, SavingBox(full=True), replace=replace)
+        assert caught.value.hint
+    assert [entry.name for entry in made.root.iterdir()] == ["one"]
+    made.open("one")
+
+
+async def test_what_was_left_half_way_is_not_found_and_swept(made: Made) -> None:
+    (made.root / ".one.abc").mkdir(parents=True)
+    (made.root / ".fork-box-1").mkdir()
+    (made.root / "no-manifest").mkdir()
+    assert listed(made.record) == []
+    sweep(made.record)
+    assert [entry.name for entry in made.root.iterdir()] == ["no-manifest"]
+    with pytest.raises(CheckpointError, match="damaged"):
+        made.open("no-manifest")
+
+
+@pytest.mark.parametrize("file", ["memory", "state", "checkpoint.json"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "a link"])
+async def test_a_damaged_checkpoint_is_refused(made: Made, file: str, damage: str) -> None:
+    await made.checkpoint("one")
+    path = find(made.record, "one") / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "changed":
+        path.write_bytes(content.replace(b"memory", b"yromem").replace(b"state", b"etats"))
+    elif damage == "a link":
+        (path.parent / "elsewhere").write_bytes(content[:-1])
+        path.symlink_to("elsewhere")
+    with pytest.raises(CheckpointError) as caught:
+        made.open("one")
+    assert caught.value.hint
+
+
+async def test_zeros_that_became_a_hole_are_no_damage(made: Made) -> None:
+    await made.checkpoint("one")
+    path = find(made.record, "one") / "memory"
+    content = path.read_bytes()
+    path.write_bytes(content)  # no holes any more
+    made.open("one")
+
+
+async def test_another_machine_is_named_and_refused(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await made.checkpoint("one")
+    other = msgspec.structs.replace(SHAPE, qemu_version="11.0.0", base="other")
+    monkeypatch.setattr(saved, "_shape", lambda _plan, _parts: other)
+    with pytest.raises(CheckpointError, match="qemu version, base changed"):
+        made.open("one")
+
+
+async def test_other_folders_are_refused(made: Made) -> None:
+    await made.checkpoint("one")
+    with pytest.raises(CheckpointError, match="other folders"):
+        made.open("one", examples.plan())
+
+
+async def test_a_checkpoint_can_be_removed(made: Made) -> None:
+    await made.checkpoint("one")
+    remove(made.record, "one")
+    assert list(made.root.iterdir()) == []
+    with pytest.raises(CheckpointError, match="no checkpoint one") as caught:
+        remove(made.record, "one")
+    assert caught.value.hint == "There are: none."
+
+
+# Forks
+
+
+async def test_each_copy_gets_the_workspace(made: Made, project: Path) -> None:
+    os.mkfifo(project / "pipe")
+    names = [f"{made.record.name}-copy-{number}" for number in (1, 2)]
+    for name in names:
+        Record(name).folder.mkdir()  # as its lock does
+    folder, notice = await made.saver.fork(as_box(SavingBox()), names)
+    assert notice is not None and "pipe" in notice
+    for name in names:
+        copied = Record(name)
+        assert not copied.exists(), "that is for who asked for it"
+        workspace = copied.folder / checkpoints.WORKSPACE
+        assert (workspace / "file").read_text() == "of the workspace"
+        wanted = checkpoints.forked_request(made.request, copied).spec
+        assert (wanted.name, wanted.workspace.on_host) == (name, str(workspace))
+        assert wanted.workspace.path == made.request.spec.workspace.path
+    assert listed(made.record) == [] and saved.read(folder) is not None
+
+
+async def test_a_fork_that_fails_leaves_nothing(made: Made) -> None:
+    name = f"{made.record.name}-none"
+    with pytest.raises(CheckpointError, match="runs on"):
+        await made.saver.fork(as_box(SavingBox(full=True)), [name])
+    assert not (Record(name).folder / checkpoints.WORKSPACE).exists()
+    assert list(made.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 65])
+async def test_a_fork_makes_a_number_of_copies(made: Made, count: int) -> None:
+    with pytest.raises(CheckpointError, match="1 to 64"):
+        await made.saver.fork(as_box(SavingBox()), [f"n-{number}" for number in range(count)])
+
+
+async def test_another_sandboxs_workspace_is_not_touched(made: Made) -> None:
+    name = f"{made.record.name}-there"
+    there = Record(name).folder / checkpoints.WORKSPACE
+    there.mkdir(parents=True)
+    (there / "precious").touch()
+    for names in ([name], [f"{name}-new", name], [f"{name}-same", f"{name}-same"]):
+        with pytest.raises(CheckpointError, match="a name of its own"):
+            await made.saver.fork(as_box(SavingBox()), names)
+    assert (there / "precious").exists()
+
+
+def test_names_of_copies_are_free_and_short_enough(record: Record, request_kept: Request) -> None:
+    assert checkpoints.free_names("named", 2) == ["named-1", "named-2"]
+    with Record("named-1").changing():
+        Record("named-1").write_request(request_kept)
+    assert checkpoints.free_names("named", 2) == ["named-2", "named-3"]
+    (long,) = checkpoints.free_names("x" * 63, 1)
+    assert len(long) <= 63 and long.endswith("-1")
