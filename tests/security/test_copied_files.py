@@ -42,22 +42,18 @@ async def sandbox(workspace: Path) -> AsyncIterator[Sandbox]:
 class Hostile:
     """Runs a program of the attacker's in place of every built-in."""
 
-    def __init__(self, sandbox: Sandbox, code: str) -> None:
+    def __init__(self, sandbox: Sandbox, program: Sequence[str]) -> None:
         self._sandbox = sandbox
-        self._code = code
+        self._program = program
 
     async def exec(self, _argv: Sequence[str], **_options: Any) -> Execution:
-        return await self._sandbox.exec(["python3", "-c", self._code])
+        return await self._sandbox.exec(self._program)
 
 
 def saying(sandbox: Sandbox, out: bytes, status: int = 0) -> Files:
     """Files of a guest that answers everything with these bytes."""
-    code = f"""if True:
-        import base64, os, sys
-        os.write(1, base64.b64decode({base64.b64encode(out)!r}))
-        sys.exit({status})
-    """
-    return Files(cast(Executor, Hostile(sandbox, code)))
+    script = f"printf %s {base64.b64encode(out).decode()} | base64 -d; exit {status}"
+    return Files(cast(Executor, Hostile(sandbox, ["sh", "-c", script])))
 
 
 def forever(sandbox: Sandbox, fd: int, start: bytes, piece: bytes) -> Files:
@@ -68,7 +64,7 @@ def forever(sandbox: Sandbox, fd: int, start: bytes, piece: bytes) -> Files:
         while True:
             os.write({fd}, {piece!r} * 100)
     """
-    return Files(cast(Executor, Hostile(sandbox, code)))
+    return Files(cast(Executor, Hostile(sandbox, ["python3", "-c", code])))
 
 
 ATTACKS = {

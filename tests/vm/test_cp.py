@@ -14,6 +14,7 @@ import pytest
 
 from corral import Sandbox
 from corral.errors import CorralError
+from corral_guest import tar
 from tests.support.corral import command, environment
 
 NAME = f"cp-{os.getpid()}"
@@ -115,18 +116,26 @@ def test_an_interrupt_ends_a_copy_at_once_and_leaves_nothing(
     silent = subprocess.Popen(
         command("cp", "-", f"{NAME}:/tmp"), stdin=subprocess.PIPE, cwd=tmp_path, env=environ
     )
+    assert silent.stdin is not None
+    large = tar.header(tar.Entry(b"cut-off", tar.FILE, 0o644, 1 << 20))
+    silent.stdin.write(tar.header(tar.Entry(b"seen", tar.FILE, 0o644)) + large + bytes(50_000))
+    silent.stdin.flush()
     copying = subprocess.Popen(command("cp", f"{NAME}:/tmp/huge", "x"), cwd=tmp_path, env=environ)
-    limit = time.monotonic() + 30
-    while not any(each.stat().st_size for each in tmp_path.glob(".corral*/x")):
+    limit = time.monotonic() + 60
+
+    def both_at_work() -> bool:
+        arriving = any(each.stat().st_size for each in tmp_path.glob(".corral*/x"))
+        return arriving and box.files.exists("/tmp/seen")
+
+    while not both_at_work():
         assert time.monotonic() < limit, list(tmp_path.rglob("*"))
         time.sleep(0.05)
     for process in (silent, copying):
         process.send_signal(number)
         assert process.wait(10) == 128 + number
-    assert silent.stdin is not None
     silent.stdin.close()
     assert list(tmp_path.iterdir()) == []
-    box.exec(["rm", "/tmp/huge"], check=True)
+    box.exec(["rm", "-f", "/tmp/huge", "/tmp/seen", "/tmp/cut-off"], check=True)
 
 
 def test_the_sdk_uses_what_is_kept_and_leaves_it(box: Sandbox, workspace: Path) -> None:
