@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.keeper.server import SOCKET
+from corral.keeper.door import SOCKET
 from corral.keeper.store import Record
 from corral_guest import wire
 from tests.support import leftovers

@@ -14,11 +14,10 @@ from typing import Protocol
 
 import msgspec
 
-from ..channel import Stream
+from ..channel import Execution, Stream
 from ..errors import CorralError, ExecTimeoutError
 from ..events import Event, Exited, Output, Report, Started
 from ..proc import crash_point
-from ..sandbox import Execution
 from . import terminal
 
 FORWARDED = (

@@ -13,7 +13,6 @@ from ..channel.failures import printable
 from ..errors import ConfigError, CorralError, SandboxStateError
 from ..events import Failed, Report, Started, silent
 from ..keeper.client import Kept, connect
-from ..spec.values import Base, parse_env
 from .attach import Attachment, Command, as_json
 
 _KILL_TIME = 5.0  # seconds
@@ -90,6 +89,8 @@ def _check_user(kept: Kept, user: str | None) -> None:
 
 def variables(named: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of --env: NAME=VALUE, or NAME for the user's own. Raises ConfigError."""
+    from ..spec.values import Base, parse_env
+
     found = {}
     nowhere = Base(str(Path("/")), "/", "/")
     for item in named:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from ..channel import Channel, Stream
+from ..channel import Channel, Execution, Reason, Stream
 from ..errors import (
     ChannelError,
     CorralError,
@@ -19,11 +19,9 @@ from ..errors import (
     SandboxStateError,
     StreamResetError,
 )
-from ..sandbox.execution import Execution
-from ..sandbox.why_gone import WhyGone
 from . import messages
+from .door import SOCKET, peer_uid
 from .model import VERSION, Problem
-from .server import SOCKET, peer_uid
 from .store import Record
 
 T = TypeVar("T")
@@ -35,7 +33,7 @@ _SETTLING = 5.0  # seconds for the reason of an end to come, which is looked for
 class Kept:
     """A sandbox that a keeper has. Made by `connect`."""
 
-    def __init__(self, record: Record, channel: Channel, why_gone: WhyGone) -> None:
+    def __init__(self, record: Record, channel: Channel, why_gone: Reason) -> None:
         self.name = record.name
         self.hello: messages.Hello
         self._record = record
@@ -192,7 +190,7 @@ async def connect(name: str) -> AsyncIterator[Kept]:
     """
     record = Record.find(name)
     sock = await _dial(record)
-    why_gone = WhyGone()
+    why_gone = Reason()
     channel = await Channel.start(sock, peer="the keeper")
     kept = Kept(record, channel, why_gone)
     async with channel:
@@ -209,7 +207,7 @@ async def connect(name: str) -> AsyncIterator[Kept]:
             watch.cancel()
 
 
-async def _watch(record: Record, channel: Channel, why_gone: WhyGone) -> None:
+async def _watch(record: Record, channel: Channel, why_gone: Reason) -> None:
     """When the channel ends without a reason given: why."""
     error = await channel.wait_closed()
     if why_gone.reason is None:

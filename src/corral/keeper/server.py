@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,21 +13,13 @@ from pathlib import Path
 
 from ..errors import HostError
 from . import messages
+from .door import SOCKET, peer_uid
 from .keeper import Keeper
 from .model import Problem
 from .peer import Peer
 
-SOCKET = "keeper.sock"  # in the run folder
 MAX_CLIENTS = 256
 _BACKLOG = 64
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Who is at the other end of a connected Unix socket, as the kernel says."""
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(data)[1]
-    return uid
 
 
 class Server:

@@ -1,6 +1,6 @@
 """One running sandbox: its plan, its start, its commands, its end."""
 
-from .execution import Execution
+from ..channel import Execution
 from .parts import Parts, prepare
 from .planning import host_facts, make_plan
 from .run_folder import sweep

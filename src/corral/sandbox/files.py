@@ -19,10 +19,10 @@ import msgspec
 
 from corral_guest import files as guest
 
+from ..channel import Execution
 from ..channel.failures import printable
 from ..errors import ChannelError, CorralError, FileError, FileMissingError, StreamResetError
 from .archives import ROOT, Checked, Unpacker
-from .execution import Execution
 from .file_answers import Call, FileInfo, bounded, decoded, file_info, lines
 from .packing import Packer, Readable, repacked
 from .sources import Content, in_thread, pieces_of

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from ..channel import Channel
+from ..channel import Channel, Execution
 from ..channel.failures import printable
 from ..errors import (
     ChannelError,
@@ -19,7 +19,6 @@ from ..errors import (
 )
 from ..plan import Plan
 from .checkpoint import save
-from .execution import Execution
 from .machine import Machine
 from .usage import Usage, measure
 from .wake import set_clock, wake

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
 
-from ..errors import CorralError, SandboxGoneError
+from ..channel import Reason
+from ..errors import SandboxGoneError
 from ..proc import Process
-
-T = TypeVar("T")
 
 _PRECEDENCE = 0.3  # seconds
 _KILLED_HINT = (
@@ -17,11 +14,8 @@ _KILLED_HINT = (
 )
 
 
-class WhyGone:
+class WhyGone(Reason):
     """Watches all that a sandbox stands on, and knows what gave way first."""
-
-    def __init__(self) -> None:
-        self._reason: asyncio.Future[CorralError] = asyncio.get_running_loop().create_future()
 
     def watch(self, process: Process, what: str, *, serves: bool = False) -> None:
         """The sandbox cannot live without this process.
@@ -42,36 +36,3 @@ class WhyGone:
                 self.set(reason)
 
         process.exited.add_done_callback(ended)
-
-    def set(self, reason: CorralError) -> None:
-        """The sandbox is gone because of this; only the first reason counts."""
-        if not self._reason.done():
-            self._reason.set_result(reason)
-
-    @property
-    def reason(self) -> CorralError | None:
-        """Why it is gone, or None while it lives."""
-        return self._reason.result() if self._reason.done() else None
-
-    async def settle(self, seconds: float) -> None:
-        """After an error: give its cause, a process that ended, so long to be noticed."""
-        await asyncio.wait((self._reason,), timeout=seconds)
-
-    async def guard(self, awaitable: Awaitable[T]) -> T:
-        """The result of `awaitable`, unless the sandbox is gone first."""
-        task = asyncio.ensure_future(awaitable)
-        task.add_done_callback(_looked_at)
-        try:
-            await asyncio.wait((task, self._reason), return_when=asyncio.FIRST_COMPLETED)
-            if task.done() and not (self._reason.done() and task.exception() is not None):
-                return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-        raise self._reason.result()
-
-
-def _looked_at(task: asyncio.Future[T]) -> None:
-    """Its error is told by whoever waits for it, or told better by the reason."""
-    if not task.cancelled():
-        task.exception()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from ..channel import Stream
+from ..channel import Execution, Stream
 from ..errors import (
     CommandFailedError,
     CorralError,
@@ -20,7 +20,6 @@ from ..errors import (
     ExecTimeoutError,
     StreamResetError,
 )
-from ..sandbox.execution import Execution
 
 OUTPUT_LIMIT = 64 << 20  # bytes of each of stdout and stderr that `exec` holds
 MAX_LINE = 1 << 20  # bytes; a longer line comes in parts

@@ -25,7 +25,7 @@ from corral.errors import (
     SandboxStateError,
     StreamResetError,
 )
-from corral.keeper import client, peer, server
+from corral.keeper import client, door, peer, server
 from corral.keeper.client import connect
 from corral.keeper.model import Problem
 from corral.keeper.store import Record
@@ -361,7 +361,7 @@ async def test_what_runs_and_what_it_uses_is_told(kept: Kept) -> None:
 
 
 async def test_the_socket_is_this_users_alone(kept: Kept) -> None:
-    path = kept.folder / server.SOCKET
+    path = kept.folder / door.SOCKET
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(kept.record.folder.stat().st_mode) == 0o700
@@ -390,7 +390,7 @@ async def test_a_socket_of_another_users_is_not_talked_to(
 def raw(folder: Path) -> socket.socket:
     """A client that speaks whatever it likes."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.connect(str(folder / server.SOCKET))
+    sock.connect(str(folder / door.SOCKET))
     sock.setblocking(False)
     return sock
 

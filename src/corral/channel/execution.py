@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ..channel import Channel, Stream
+from corral.channel.channel import Channel
+from corral.channel.stream import Stream
 
 
 class Execution:
