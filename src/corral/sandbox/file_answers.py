@@ -16,12 +16,11 @@ import msgspec
 from corral_guest import files as guest
 from corral_guest import tar
 
-from ..channel import Stream
+from ..channel import Execution, Stream
 from ..channel.failures import printable
 from ..errors import ChannelError, FileError, StreamResetError
 from . import file_errors
 from .archives import shown
-from .execution import Execution
 from .sources import Data
 
 MAX_SAID = 64 * 1024  # bytes on a built-in's standard error
