@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +94,9 @@ class Keeper:
         self.grace = STOP_GRACE
         self._numbers = itertools.count(1)
         self._further = report
-        self._changing = asyncio.Lock()  # of pause and resume
+        self._changing = asyncio.Lock()  # pause, resume, save
+        self._not_saving = asyncio.Event()
+        self._not_saving.set()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -139,6 +141,8 @@ class Keeper:
 
     async def exec(self, argv: Sequence[str], **options: Any) -> Running:
         """Start a command, with the options of `Sandbox.exec`."""
+        # However long that takes: a guest that stands still would be taken for one that hangs.
+        await self._not_saving.wait()
         box = self._running_box()
         execution = await box.exec(argv, **options)
         number = next(self._numbers)
@@ -196,8 +200,7 @@ class Keeper:
 
     async def checkpoint(self, tag: str, *, replace: bool) -> None:
         """Keep the sandbox as it is now under a tag; it runs on."""
-        async with self._changing:
-            box, saver = self._running_box(), self._saver()
+        async with self._saving() as (box, saver):
             await saver.checkpoint(box, tag, replace=replace)
 
     async def fork(self, names: Sequence[str]) -> tuple[Path, str | None]:
@@ -205,14 +208,20 @@ class Keeper:
 
         Returns the folder that they go on from, and what the user should know of them.
         """
-        async with self._changing:
-            box, saver = self._running_box(), self._saver()
+        async with self._saving() as (box, saver):
             return await saver.fork(box, names)
 
-    def _saver(self) -> Saver:
-        if self.saver is None:
-            raise SandboxStateError(f"the sandbox {self.name} cannot be saved.")
-        return self.saver
+    @contextlib.asynccontextmanager
+    async def _saving(self) -> AsyncIterator[tuple[Box, Saver]]:
+        async with self._changing:
+            box = self._running_box()
+            if self.saver is None:
+                raise SandboxStateError(f"the sandbox {self.name} cannot be saved.")
+            self._not_saving.clear()
+            try:
+                yield box, self.saver
+            finally:
+                self._not_saving.set()
 
     def stop(self, grace: float = STOP_GRACE) -> None:
         """End the sandbox; grace: seconds for its commands. Asked again with 0, at once."""

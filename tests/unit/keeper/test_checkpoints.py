@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import pytest
 
-from corral.errors import CheckpointError, UsageError
+from corral.errors import (
+    CheckpointError,
+    CommandNotFoundError,
+    SandboxStateError,
+    UsageError,
+)
 from corral.images.watched import FileState
 from corral.keeper import checkpoints
 from corral.keeper.checkpoints import Saver, find, listed, remove, request_of, sweep
+from corral.keeper.client import connect
 from corral.keeper.keeper import Box
 from corral.keeper.model import Request
 from corral.keeper.store import Record
@@ -22,6 +29,8 @@ from corral.plan import Plan
 from corral.sandbox import Parts, saved
 from corral.templates import Shape
 from tests.support import examples
+
+from .conftest import Kept
 
 
 class SavingBox:
@@ -241,3 +250,60 @@ def test_names_of_copies_are_free_and_short_enough(record: Record, request_kept:
     assert checkpoints.free_names("named", 2) == ["named-2", "named-3"]
     (long,) = checkpoints.free_names("x" * 63, 1)
     assert len(long) <= 63 and long.endswith("-1")
+
+
+# While it is saved
+
+
+class SlowSaver:
+    """One that takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def checkpoint(self, _box: Box, _tag: str, *, replace: bool) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        if replace:
+            raise CheckpointError("the disk is full.")
+
+    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
+        await self.checkpoint(box, names[0], replace=False)
+        return Path("/state/fork"), "not in the copies: pipe"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_commands_and_pauses_wait_until_it_is_saved(kept: Kept, fails: bool) -> None:
+    saver = kept.keeper.saver = SlowSaver()
+    async with connect(kept.name) as client:
+        saving = asyncio.create_task(client.checkpoint("one", replace=fails))
+        await saver.begun.wait()
+        command = asyncio.create_task(client.exec(["true"]))
+        pause = asyncio.create_task(client.pause())
+        done, _waiting = await asyncio.wait((command, pause, saving), timeout=0.1)
+        assert not done and kept.box.calls == []
+        saver.go_on.set()
+        if fails:
+            with pytest.raises(CheckpointError, match="the disk is full"):
+                await saving
+        else:
+            await saving
+        # Both were waiting; which is first is nobody's business.
+        await asyncio.wait((command, pause))
+        assert pause.exception() is None
+        # It arrived: the scripted sandbox knows no such command, or is halted already.
+        assert isinstance(command.exception(), CommandNotFoundError | SandboxStateError)
+
+
+async def test_a_fork_tells_where_it_is_saved_and_what_is_missing(kept: Kept) -> None:
+    saver = kept.keeper.saver = SlowSaver()
+    saver.go_on.set()
+    async with connect(kept.name) as client:
+        forked = await client.fork(["copy"])
+    assert (forked.folder, forked.notice) == ("/state/fork", "not in the copies: pipe")
+
+
+async def test_one_that_cannot_be_saved_says_so(kept: Kept) -> None:
+    async with connect(kept.name) as client:
+        with pytest.raises(SandboxStateError, match="cannot be saved"):
+            await client.checkpoint("one")
