@@ -8,7 +8,7 @@ import msgspec
 
 from .facts import Facts
 from .packages import how_to_install
-from .programs import PRIVATE_BWRAP, parse_version
+from .programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, PRIVATE_BWRAP, parse_version
 
 Status = Literal["ok", "warn", "fail"]
 FixKind = Literal["packages", "apparmor"]
@@ -231,6 +231,25 @@ def check_vsock(facts: Facts, *, can_fetch: bool) -> Check:
         "warn",
         "vhost-device-vsock is not installed; virtio-serial is used",
         "For --carrier vsock, install vhost-device-vsock.",
+    )
+
+
+def check_checkpoints(facts: Facts, *, can_fetch: bool) -> Check:
+    """What saves a sandbox while it runs; nothing else needs that."""
+    if facts.checkpoint_qemu is not None and facts.checkpoint_virtiofsd is not None:
+        return Check("checkpoints", "ok", "QEMU and virtiofsd are new enough")
+    if can_fetch:
+        return Check(
+            "checkpoints",
+            "ok",
+            "newer QEMU and virtiofsd are fetched into the cache for --checkpoints",
+        )
+    return Check(
+        "checkpoints",
+        "warn",
+        "QEMU or virtiofsd is too old to save a sandbox while it runs",
+        f"--checkpoints needs QEMU {CHECKPOINT_QEMU[0]} and Rust's virtiofsd "
+        f"{'.'.join(map(str, CHECKPOINT_VIRTIOFSD))}.",
     )
 
 

@@ -42,6 +42,7 @@ def judge(facts: Facts, system: System) -> list[Check]:
         checks.check_kernel(readable_kernel(system), can_fetch=has_apt),
         checks.check_kvm(facts),
         checks.check_vsock(facts, can_fetch=can_fetch),
+        checks.check_checkpoints(facts, can_fetch=can_fetch),
         checks.check_memory(facts.memory, min(available_memory(system), facts.memory)),
         checks.check_cpus(facts.cpus),
         checks.check_limits(facts),

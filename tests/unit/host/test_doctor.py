@@ -16,6 +16,7 @@ from corral.host import Facts, Finding, KvmFinding, Program, Virtiofsd, apparmor
 from corral.host.facts import Need, measure
 from corral.host.platform import AppArmor
 from corral.host.system import Answer
+from tests.support import examples
 
 from .hosts import Host, Programs, debian_programs
 
@@ -128,6 +129,16 @@ def test_qemus_virtiofsd_is_a_warning_for_those_it_cannot_serve(good: Facts) -> 
 def test_the_kernels_own_vsock_is_not_taken_for_one_that_corral_uses(good: Facts) -> None:
     facts = msgspec.structs.replace(good, vhost_device_vsock=None)
     assert checks.check_vsock(facts, can_fetch=False).status == "warn"
+
+
+def test_checkpoints_need_newer_programs_unless_they_can_be_fetched(good: Facts) -> None:
+    old = msgspec.structs.replace(good, qemu=examples.QEMU, virtiofsd=examples.RUST_VIRTIOFSD)
+    assert checks.check_checkpoints(old, can_fetch=True).status == "ok"
+    check = checks.check_checkpoints(old, can_fetch=False)
+    assert check.status == "warn" and check.hint is not None and "QEMU 10" in check.hint
+    program = msgspec.structs.replace(examples.QEMU, version="10.1.2")
+    new = msgspec.structs.replace(old, qemu=program)
+    assert checks.check_checkpoints(new, can_fetch=False).status == "ok"
 
 
 def test_no_kernel_to_be_had_fails() -> None:
