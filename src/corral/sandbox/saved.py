@@ -21,6 +21,7 @@ import msgspec
 
 from ..errors import CheckpointError
 from ..images.locks import write_file
+from ..images.watched import FileState
 from ..plan import Plan
 from ..templates import Shape, Template, shape_of
 from ..templates.memory import data_of
@@ -130,7 +131,10 @@ def _check_shape(manifest: Manifest, plan: Plan, parts: Parts) -> None:
 
 
 def _shape(plan: Plan, parts: Parts) -> Shape:
-    return shape_of(plan, parts.facts, parts.kernel, parts.base)
+    """The machine's, without what is other when the cache was cleared and filled again."""
+    shape = shape_of(plan, parts.facts, parts.kernel, parts.base)
+    kernel = FileState("", shape.kernel.size, 0)
+    return msgspec.structs.replace(shape, qemu=(), qemu_files=(), kernel=kernel)
 
 
 def _places(plan: Plan) -> tuple[str, ...]:

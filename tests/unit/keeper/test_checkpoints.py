@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import msgspec
 import pytest
@@ -170,6 +171,23 @@ async def test_zeros_that_became_a_hole_are_no_damage(made: Made) -> None:
     content = path.read_bytes()
     path.write_bytes(content)  # no holes any more
     made.open("one")
+
+
+def test_a_cache_that_was_cleared_and_filled_again_makes_no_other_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched = FileState("/cache/qemu", 1, 1)
+    again = [
+        msgspec.structs.replace(
+            SHAPE, qemu_files=(FileState("/cache/qemu", 1, time),), kernel=FileState("/k", 1, time)
+        )
+        for time in (1, 2)
+    ]
+    other = msgspec.structs.replace(again[0], qemu_version="10.1.0", qemu_files=(fetched,))
+    shapes = [*again, other]
+    monkeypatch.setattr(saved, "shape_of", lambda *_parts: shapes.pop(0))
+    found = [saved._shape(examples.plan(), cast("Parts", mock.Mock())) for _ in range(3)]
+    assert found[0] == found[1] != found[2]
 
 
 async def test_another_machine_is_named_and_refused(
