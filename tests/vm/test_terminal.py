@@ -134,7 +134,7 @@ def test_a_signal_from_outside_gives_the_terminal_back(project: Path) -> None:
 
 @pytest.mark.parametrize("key", [CTRL_C, "\x1c"], ids=["interrupt", "quit"])
 def test_a_key_during_the_start_ends_it(project: Path, key: str) -> None:
-    with terminal(project, ["run", "--", "bash"]) as person:
+    with terminal(project, ["run", "--cold", "--", "bash"]) as person:
         before = person.modes()
         person.expect("booting the guest")
         person.type(key)

@@ -34,7 +34,11 @@ import sys
 
 # Every start of a sandbox waits for these imports. The C modules are what `signal` and `socket`
 # are made of; those, like json, would load some forty more, which takes longer than all the rest.
-from _signal import SIGCHLD, set_wakeup_fd, signal
+from _signal import (  # type: ignore[import-not-found]  # has no stub
+    SIGCHLD,
+    set_wakeup_fd,
+    signal,
+)
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET, socket
 
 CONTROL_FD = 3
