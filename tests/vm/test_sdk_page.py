@@ -35,7 +35,7 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_the_page_has_its_examples() -> None:
-    assert (len(NEW), len(KEPT)) == (5, 1)
+    assert len(NEW) >= 5 and len(KEPT) == 1
 
 
 @pytest.mark.parametrize("example", NEW, ids=lambda each: re.sub(r"\W+", " ", each)[:40])
