@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -24,14 +25,14 @@ from ..templates import Template
 class Origin:
     """A machine that is saved in memory, and the copy of its workspace.
 
-    folder: the copy; removed at the end if it is ours.
+    folder: the copy. own: the folder of ours around it, removed at the end; None: it is the user's.
     """
 
-    def __init__(self, spec: Spec, parts: Parts, folder: Path, *, ours: bool) -> None:
+    def __init__(self, spec: Spec, parts: Parts, folder: Path, own: OwnFolder | None) -> None:
         self.folder = folder
         self.spec = spec
         self._parts = parts
-        self._ours = ours
+        self._own = own
         self._memory = os.memfd_create("corral-fork", os.MFD_CLOEXEC)
         self._state = os.memfd_create("corral-fork", os.MFD_CLOEXEC)
 
@@ -51,14 +52,10 @@ class Origin:
                 "would share it.",
                 hint="Fork a sandbox on a clone of its own (git clone).",
             )
-        folder = _new_folder() / "workspace" if workspace is None else _real(workspace)
-        own = msgspec.structs.replace(spec.workspace, copy=str(folder))
-        origin = cls(
-            msgspec.structs.replace(spec, name=name, workspace=own),
-            parts,
-            folder,
-            ours=workspace is None,
-        )
+        own = OwnFolder() if workspace is None else None
+        folder = own.path / "workspace" if own else _real(workspace or Path())
+        copied = msgspec.structs.replace(spec.workspace, copy=str(folder))
+        origin = cls(msgspec.structs.replace(spec, name=name, workspace=copied), parts, folder, own)
         hidden = mask_matcher(spec.workspace.mask) if spec.workspace.mask else None
 
         def copy() -> None:
@@ -96,20 +93,63 @@ class Origin:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._memory = self._state = -1
-        if self._ours:
-            if self.folder.is_dir():
-                remove_tree(self.folder)
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        if self._own is not None:
+            self._own.close()
 
 
 def _texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
-def _new_folder() -> Path:
-    root = state_dir() / "forks"
-    root.mkdir(mode=0o700, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="fork-", dir=root)).resolve()
+class OwnFolder:
+    """A new folder below the state folder, locked while it is in use.
+
+    Those that a killed process has left are removed when the next one is made.
+    """
+
+    def __init__(self) -> None:
+        root = state_dir() / "forks"
+        root.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.closing(_Locked(root)) as all_of_them:
+            all_of_them.wait()
+            for folder in root.iterdir():
+                with contextlib.closing(_Locked(folder)) as left:
+                    if left.is_free():
+                        _remove(folder)
+            self.path = Path(tempfile.mkdtemp(prefix="fork-", dir=root)).resolve()
+            self._lock = _Locked(self.path)
+            self._lock.wait()
+
+    def close(self) -> None:
+        """Remove it."""
+        _remove(self.path)
+        self._lock.close()
+
+
+class _Locked:
+    """flock(2) on a folder; the kernel drops it when this process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def wait(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def is_free(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _remove(folder: Path) -> None:
+    if (folder / "workspace").is_dir():
+        remove_tree(folder / "workspace")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _real(path: Path) -> Path:
