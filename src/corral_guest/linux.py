@@ -43,6 +43,10 @@ _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_OPEN_TREE, _MOVE_MOUNT = 428, 429  # of every architecture
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC  # linux/mount.h
+_AT_RECURSIVE, _AT_FDCWD = 0x8000, -100  # linux/fcntl.h
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_SYMLINKS = 4, 16  # linux/mount.h
 
 # linux/random.h
 _RNDADDENTROPY = 0x40085203
@@ -80,6 +84,20 @@ def pivot_root(new: str, old: str) -> None:
     """pivot_root(2)."""
     number = _PIVOT_ROOT[os.uname().machine]
     _check(_libc.syscall(number, os.fsencode(new), os.fsencode(old)), new)
+
+
+def open_tree(path: str) -> int:
+    """open_tree(2): a descriptor of a copy of the mounts at `path` and below, attached nowhere."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+    fd: int = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    _check(fd, path)
+    return fd
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): attach what `open_tree` has returned at the path `target`."""
+    path, flags = os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_SYMLINKS
+    _check(_libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, path, flags), target)
 
 
 def unshare(flags: int) -> None:

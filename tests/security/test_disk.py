@@ -8,7 +8,7 @@ import pytest
 
 from corral.errors import BootError, SandboxError
 from tests.support import leftovers
-from tests.support.sandboxes import guest_root, succeeded, with_disk
+from tests.support.sandboxes import guest_root, python, succeeded, with_disk
 
 WRECK = """
 import os
@@ -17,6 +17,41 @@ fake = bytes.fromhex("514649fb00000003") + (512).to_bytes(8, "big") + (11).to_by
 os.pwrite(fd, fake.ljust(512, bytes(1)) + b"/etc/passwd" + bytes(8192), 0)
 os.fsync(fd)
 """
+
+# Links that lead to the jail's first root while the tree is put in place, before and after the
+# change of roots, and to a /proc whose descriptors lead there, too.
+PLANT = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.umount2(b"/proc", 2) == 0
+os.rename("/proc", "/proc.was")
+os.symlink("/toolbox/../agent/root/planted", "/proc")
+os.mkdir("/planted")
+os.makedirs("/other/deep")
+os.symlink("/other/deep", "/toolbox")
+os.makedirs("/other/agent/root/planted/self/fd")
+for number in range(3, 60):
+    os.symlink("/var/..", f"/other/agent/root/planted/self/fd/{number}")
+"""
+LOOK = """
+import os
+print(sorted(os.listdir(WORKSPACE)), os.path.ismount(WORKSPACE), os.listdir("/other/deep"))
+seen = [line.split() for line in open("/other/agent/root/planted/self/mountinfo")]
+print([line[4] for line in seen if line[3] != "/" and not line[4].startswith("/dev/")])
+"""
+
+
+async def test_links_that_an_earlier_life_left_lead_nowhere_but_the_agents_own_tree(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "marker").touch()
+    file = tmp_path / "disk.qcow2"
+    async with with_disk(project, file) as sandbox:
+        succeeded(await python(sandbox, PLANT, workdir="/"))
+    async with with_disk(project, file) as sandbox:
+        code = f"WORKSPACE = {str(project)!r}\n{LOOK}"
+        seen = succeeded(await python(sandbox, code, workdir="/")).splitlines()
+    assert seen == ["['marker'] True []", "[]"]
 
 
 async def test_a_guest_that_wrecks_its_disk_harms_itself_only(
