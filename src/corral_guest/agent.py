@@ -103,8 +103,18 @@ class Agent:
         what the host has changed before: a remount drops them (reconfigure_super in fs/super.c).
         """
         flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
+        gone = False
         for path in self._shared:
-            linux.mount("none", path, None, flags)
+            try:
+                folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    linux.mount("none", f"/proc/self/fd/{folder}", None, flags)
+                finally:
+                    os.close(folder)
+            except OSError:  # the host has replaced it: no file system of its own is there now
+                gone = True
+        if gone:
+            self._shared = boot.mounts_below(f"{self.home}/export")
 
     def _put(self, layer: str, path: str, text: str, mode: int) -> None:
         """A file of corral's own, in a layer between the toolbox and what programs change.
@@ -117,11 +127,13 @@ class Agent:
             if not os.path.isdir(folder):
                 os.mkdir(folder)
                 os.chown(folder, NOBODY, NOBODY)
-        target = layer + path
-        with open(target, "w") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(layer + path, flags, 0o600)
+        with open(fd, "w") as file:
             file.write(text)
-        os.chown(target, NOBODY, NOBODY)
-        os.chmod(target, mode)
+            file.flush()
+            os.fchown(fd, NOBODY, NOBODY)
+            os.fchmod(fd, mode)
 
     def make(self) -> None:
         """Make the jail, still without a tree; its first process says on `socket` when it is."""

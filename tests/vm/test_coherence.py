@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -96,3 +97,18 @@ async def test_what_the_guest_writes_is_on_the_host_when_the_command_has_ended(
     for number in range(ROUNDS):
         await said(sandbox, f"printf {number} > written")
         assert (project / "written").read_text() == f"{number}"
+
+
+async def test_a_repository_that_the_host_removes_and_makes_anew(
+    looking: tuple[Sandbox, Path],
+) -> None:
+    """Its mounts are gone with it; commands go on (last, as they do not come back)."""
+    sandbox, project = looking
+    shutil.rmtree(project / ".git")
+    await asyncio.sleep(1.5)  # the guest may believe a name for a second
+    for _ in range(2):
+        assert await said(sandbox, "test -e .git || echo none") == "none"
+    subprocess.run(["git", "init", "-q", project], check=True)  # noqa: ASYNC221
+    await asyncio.sleep(1.5)
+    for _ in range(2):
+        assert "HEAD" in await said(sandbox, "ls .git")
