@@ -66,7 +66,11 @@ class Portal:
         tasks: list[asyncio.Task[T]] = []
 
         def begin() -> None:
-            task = self._loop.create_task(function(*args, **kwargs))
+            try:
+                task = self._loop.create_task(function(*args, **kwargs))
+            except Exception as error:  # arguments that it does not take, say
+                done.set_exception(error)
+                return
             tasks.append(task)
             task.add_done_callback(lambda ended: _pass_on(ended, done))
 

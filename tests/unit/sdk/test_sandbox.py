@@ -397,3 +397,11 @@ def test_warnings_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         _to_log(Phase(name="boot", message="booting"))
         _to_log(Notice(level="warning", message="100% odd"))
     assert [record.getMessage() for record in caplog.records] == ["100% odd"]
+
+
+def test_arguments_that_a_method_does_not_take_are_told_and_nothing_hangs(
+    box: LocalSandbox,
+) -> None:
+    with pytest.raises(TypeError, match="bogus"):
+        box.exec(["true"], bogus=1)  # type: ignore[call-arg]
+    assert box.exec(["true"]).status == 0
