@@ -11,13 +11,14 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _FICLONE = 0x40049409  # linux/fs.h
+MAX_DEPTH = 256  # folders in folders: each is entered by all those above it
 _PIECE = 1 << 24  # bytes copied by one call
 _NEVER_SET = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,9 +45,9 @@ def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[
     """Copy the folder `source` to `target`, which is made; returns what could not be copied.
 
     hidden: (relative path, is a folder) of what is to be empty in the copy. Sockets, pipes,
-    devices, what cannot be read and what is replaced meanwhile are left out. Modes (without set-id
-    bits), times, owners where this process may give files away, hard links and extended attributes
-    `user.*` stay. Raises OSError.
+    devices, what cannot be read, lies deeper than MAX_DEPTH or is replaced meanwhile are left out.
+    Modes (without set-id bits), times, owners where this process may give files away, hard links
+    and extended attributes `user.*` stay. Raises OSError.
     """
     os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
     with contextlib.ExitStack() as stack:
@@ -152,6 +153,8 @@ def _copy_entry(
     is_folder = stat.S_ISDIR(status.st_mode)
     hidden = work.hidden is not None and work.hidden(path, is_folder)
     if is_folder:
+        if path.count("/") >= MAX_DEPTH:
+            return False
         if not hidden:
             os.close(os.open(name, _FOLDER, dir_fd=here))  # may it be read at all?
             work.folders.append((path, status))
@@ -218,10 +221,51 @@ def _dress(fd: int, status: os.stat_result) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder, also where what is in it may not be written. Raises OSError."""
-    for parent, inner, _names in os.walk(folder):
-        for name in inner:
-            path = Path(parent, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
+    """Remove a folder, also where what is in it may not be written. Raises OSError.
+
+    However deep it is: folders in folders are moved up to it first, level by level, so that this
+    neither recurses nor needs a descriptor for each.
+    """
+    folder.chmod(0o700)
+    root = os.open(folder, _FOLDER)
+    try:
+        while names := os.listdir(root):  # noqa: PTH208 - by descriptor
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # somebody else removes it as well
+                    _take_apart(root, name)
+    finally:
+        os.close(root)
+    folder.rmdir()
+
+
+def _take_apart(root: int, name: str) -> None:
+    """Remove an entry of the folder `root`; the folders in it become entries of `root`."""
+    try:
+        os.unlink(name, dir_fd=root)
+    except IsADirectoryError:
+        pass
+    else:
+        return
+    _open_up(root, name)
+    folder = os.open(name, _FOLDER, dir_fd=root)
+    try:
+        for inner in os.listdir(folder):  # noqa: PTH208 - by descriptor
+            try:
+                os.unlink(inner, dir_fd=folder)
+            except IsADirectoryError:
+                _open_up(folder, inner)  # only who may write in a folder may move it
+                free = secrets.token_hex(16)
+                os.rename(inner, free, src_dir_fd=folder, dst_dir_fd=root)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=root)
+
+
+def _open_up(parent: int, name: str) -> None:
+    """Let ourselves do everything in a folder; what is none is left alone."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # noqa: PTH101 - fchmod takes no such descriptor
+    finally:
+        os.close(fd)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.host.copies import copy_file, copy_folder, remove_tree
+from corral.host.copies import MAX_DEPTH, copy_file, copy_folder, remove_tree
 
 
 @pytest.fixture
@@ -123,3 +123,34 @@ def test_folders_deeper_than_a_path_can_name_are_copied(source: Path, target: Pa
     os.close(os.open("deepest", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
     os.close(fd)
     assert copy_folder(str(source), str(target)) == []
+
+
+def deep(folder: Path, depth: int) -> None:
+    """Folders in folders, as a guest makes them: deeper than a path, or a recursion, can be."""
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(os.open("deepest", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+
+
+def test_a_copy_ends_at_a_depth_that_nobody_needs(source: Path, target: Path) -> None:
+    deep(source, MAX_DEPTH + 3)
+    assert copy_folder(str(source), str(target)) == ["/".join(["d"] * (MAX_DEPTH + 1))]
+    remove_tree(source)
+    remove_tree(target)
+
+
+def test_a_tree_of_any_depth_is_removed(source: Path) -> None:
+    deep(source, 5000)
+    (source / "d/link").symlink_to("/")
+    (source / "d/closed").mkdir()
+    (source / "d/closed/file").touch()
+    (source / "d/closed").chmod(0)
+    (source / "d").chmod(0o500)
+    source.chmod(0)
+    remove_tree(source)
+    assert not source.exists()
