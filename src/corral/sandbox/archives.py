@@ -31,6 +31,7 @@ from .file_errors import file_error
 ROOT = b"x"  # what the one file or folder is called in an archive that a guest is asked for
 MAX_DEPTH = 200  # folders in folders: removing them needs a descriptor for each
 MAX_ENTRIES = 1_000_000
+MAX_NAMES = 256 << 20  # bytes of all paths, which are held in memory
 RESERVE = 256 << 20  # bytes of the disk that an archive must leave free
 _ENTRY_COST = 4096  # bytes of the disk that an empty file or folder may take
 _SCRATCH = ".corral-cp-"
@@ -110,6 +111,7 @@ class Unpacker:
         self._file = -1
         self._folders: list[tuple[bytes, int, int]] = []  # path, mode, time
         self._entries = 0
+        self._names = 0
         self._room = 0
         self._parts: list[bytes] = []
         self._fd = -1  # of the folder whose path is _parts
@@ -134,7 +136,7 @@ class Unpacker:
         for fd in (self._file, self._fd, self._staging):
             if fd >= 0:
                 os.close(fd)
-        shutil.rmtree(self._scratch, ignore_errors=True, dir_fd=self._parent)
+        _remove(self._scratch, self._parent)
         os.close(self._parent)
 
     def feed(self, data: bytes) -> None:
@@ -159,6 +161,7 @@ class Unpacker:
     def _begin(self, entry: tar.Entry) -> None:
         parts = check(entry)
         self._entries += 1
+        self._names = _counted(self._names, entry)
         self.size += entry.size
         if self._entries > MAX_ENTRIES or self._entries * _ENTRY_COST + self.size > self._room:
             raise UnsafeArchiveError(
@@ -291,11 +294,28 @@ def _sweep(parent: int) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
+            _remove(name, parent)
         except BlockingIOError:
             pass  # at work
         finally:
             os.close(fd)
+
+
+def _remove(name: str, parent: int) -> None:
+    """Remove a folder of ours. A sandbox may have made it deeper than we ever do: let it stay."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
+
+
+def _counted(names: int, entry: tar.Entry) -> int:
+    """The bytes of all paths so far, with this entry's. Raises UnsafeArchiveError."""
+    names += len(entry.path)
+    if names > MAX_NAMES:
+        raise UnsafeArchiveError(
+            f"the sandbox sent paths of more than {MAX_NAMES >> 20} MiB.",
+            hint="Nothing was copied. Copy a part, or pack it in the sandbox as one file (tar).",
+        )
+    return names
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -315,6 +335,7 @@ class Checked:
         self._reader = tar.Reader()
         self._pad = b""
         self._kinds: dict[bytes, str] = {}
+        self._names = 0
 
     @property
     def ended(self) -> bool:
@@ -347,6 +368,7 @@ class Checked:
     def _check(self, entry: tar.Entry) -> None:
         """Each path once, and in a folder that came before it: so no link is gone through."""
         parts = check(entry)
+        self._names = _counted(self._names, entry)
         parent = entry.path.rpartition(b"/")[0]
         known = self._kinds
         if entry.path in known or (len(parts) > 1 and known.get(parent) != tar.FOLDER):

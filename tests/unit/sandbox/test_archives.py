@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.errors import CorralError, FileError, UnsafeArchiveError
+from corral.host.copies import remove_tree
 from corral.sandbox import archives
 from corral.sandbox.archives import Unpacker
 from corral_guest import tar
@@ -218,3 +219,28 @@ def test_while_it_is_built_nobody_else_can_look_in(tmp_path: Path) -> None:
         (staging,) = tmp_path.iterdir()
         assert stat.S_IMODE(staging.stat().st_mode) == 0o700
         assert not (tmp_path / "t").exists()
+
+
+def test_paths_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_NAMES", 300)
+    long = [Entry(b"x", tar.FOLDER, 0o755)]
+    long += [Entry(b"x/%d" % number + b"n" * 100, tar.FOLDER, 0o755) for number in range(3)]
+    with pytest.raises(UnsafeArchiveError, match="paths"):
+        unpack(archive(long), tmp_path / "new")
+    with pytest.raises(UnsafeArchiveError, match="paths"):
+        archives.Checked(b"new").feed(archive(long))
+
+
+def test_a_folder_of_a_sandbox_that_looks_like_a_leftover_stops_no_copy(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for name in (".corral-cp-000000000000", *("d" for _ in range(1500))):
+        os.mkdir(name, dir_fd=fd)
+        inner = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    unpack(archive([Entry(b"x", tar.FOLDER, 0o755)]), tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+    remove_tree(tmp_path)
