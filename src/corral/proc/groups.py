@@ -6,6 +6,7 @@ Files: the kernel's Documentation/admin-guide/cgroup-v2.rst.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +25,13 @@ class Group:
         self._controllers = controllers
         self._files = files
         self.folder = self._base / f"{PREFIX}{name}"
+        self._lock = -1  # held while it is used: others sweep what nobody holds
 
     def make(self) -> None:
         """Make it, with its limits."""
         self._sweep()
         self._enable()
-        self.folder.mkdir()
+        self._lock = self._made()
         try:
             for name, text in self._files:
                 _write(self.folder / name, text)
@@ -44,7 +46,21 @@ class Group:
 
     def remove(self) -> None:
         """Remove it; nothing may live in it any more."""
+        os.close(self._lock)
         self.folder.rmdir()
+
+    def _made(self) -> int:
+        """Make the folder; a descriptor that holds its lock."""
+        while True:
+            self.folder.mkdir()
+            try:
+                lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:  # swept in between
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.folder.is_dir():
+                return lock
+            os.close(lock)
 
     def _enable(self) -> None:
         control = self._base / "cgroup.subtree_control"
@@ -62,8 +78,17 @@ class Group:
         """Remove groups whose sandbox was killed together with corral."""
         for folder in self._base.glob(f"{PREFIX}*"):
             if folder.name != OWN_LEAF:
-                with contextlib.suppress(OSError):  # in use
-                    folder.rmdir()
+                with contextlib.suppress(OSError):  # in use, or about to be
+                    self._sweep_one(folder)
+
+    @staticmethod
+    def _sweep_one(folder: Path) -> None:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.rmdir()
+        finally:
+            os.close(lock)
 
 
 def _write(path: Path, text: str) -> None:

@@ -51,3 +51,14 @@ def test_groups_of_sandboxes_that_were_killed_are_swept(base: Path) -> None:
     os.mkdir(base / "corral-old")  # noqa: PTH102 - empty, without the files
     Group(str(base), "new", ("memory",), []).make()
     assert not (base / "corral-old").exists()
+
+
+def test_a_group_that_is_made_and_still_empty_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("memory\n")
+    first, second = (Group(str(tmp_path), name, ("memory",), []) for name in ("first", "second"))
+    first.make()
+    second.make()
+    assert first.folder.is_dir()
+    first.remove()
+    second.remove()
+    assert not list(tmp_path.glob("corral-*"))
