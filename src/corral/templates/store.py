@@ -29,7 +29,7 @@ from ..backends.qemu import render
 from ..events import Phase, Report
 from ..host import Facts
 from ..images import BaseImage, Kernel
-from ..images.locks import cache_failure, locked, new_folder, remove_leftovers, write_file
+from ..images.locks import cache_failure, locked, new_folder, write_file
 from ..images.watched import FileState, state
 from ..plan import Plan
 
@@ -215,22 +215,23 @@ def entries() -> list[Entry]:
     """The templates in the store, the one used last first."""
     found = []
     for folder in _root().iterdir():
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
-        manifest = _manifest(folder)
-        size = sum(file.lstat().st_blocks * 512 for file in folder.iterdir())
-        if manifest is None:
-            found.append(Entry(folder.name, "damaged", size, 0.0, 0.0, usable=False))
-            continue
-        used = (folder / _MANIFEST).stat().st_mtime
-        usable = manifest.shape.key == folder.name and all(
-            _matches(folder / name, wanted)
-            for name, wanted in ((_MEMORY, manifest.memory), (_STATE, manifest.state))
-        )
-        found.append(
-            Entry(folder.name, manifest.summary, size, manifest.created, used, usable=usable)
-        )
+        if folder.is_dir() and not folder.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):  # another process removes it just now
+                found.append(_entry(folder))
     return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+
+def _entry(folder: Path) -> Entry:
+    manifest = _manifest(folder)
+    size = sum(file.lstat().st_blocks * 512 for file in folder.iterdir())
+    if manifest is None:
+        return Entry(folder.name, "damaged", size, 0.0, 0.0, usable=False)
+    used = (folder / _MANIFEST).stat().st_mtime
+    usable = manifest.shape.key == folder.name and all(
+        _matches(folder / name, wanted)
+        for name, wanted in ((_MEMORY, manifest.memory), (_STATE, manifest.state))
+    )
+    return Entry(folder.name, manifest.summary, size, manifest.created, used, usable=usable)
 
 
 def prune(limit: int, *, keep: str | None = None, dry_run: bool = False) -> list[Entry]:
@@ -268,12 +269,14 @@ def _broken(key: str) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Out of the way under its name first, so that nobody finds half of it."""
+    """Out of the way under its name first, so that nobody finds half of it.
+
+    What else begins like it is not touched: another process may just be making the same one.
+    """
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}")
     with contextlib.suppress(OSError):  # another process removes it as well
         folder.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-    remove_leftovers(folder)
 
 
 def _manifest(folder: Path) -> _Manifest | None:

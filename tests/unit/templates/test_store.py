@@ -236,3 +236,29 @@ def test_what_was_left_half_made_is_swept_when_it_is_made_again() -> None:
     (root / f".{shape().key}.killed" / "memory").write_bytes(b"x")
     save(shape())
     assert [path.name for path in root.iterdir()] == [shape().key]
+
+
+def test_what_another_process_is_making_is_left_alone() -> None:
+    with templates.saving(shape(), "a machine", silent) as files:
+        assert files is not None
+        for fd in files:
+            os.write(fd, b"x")
+        templates.mark_broken(shape().key)
+        templates.prune(0)
+    assert is_found(shape())
+
+
+def test_a_template_that_is_removed_meanwhile_is_not_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(shape())
+    kept = save(shape(base="other"))
+    read = store._manifest
+
+    def removed(folder: Path) -> object:
+        if folder != kept:
+            shutil.rmtree(folder)
+        return read(folder)
+
+    monkeypatch.setattr(store, "_manifest", removed)
+    assert [entry.key for entry in templates.entries()] == [kept.name]
