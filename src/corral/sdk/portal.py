@@ -17,6 +17,7 @@ from ..errors import SandboxError
 
 T = TypeVar("T")
 
+_CLOSED = "the sandbox was closed."
 _END_TIME = 30.0  # seconds for what still runs to end
 
 
@@ -26,6 +27,7 @@ class Portal:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
+        self._waited: set[concurrent.futures.Future[Any]] = set()  # what callers wait for
         # A daemon: the interpreter's end waits for no thread of ours; `close` is at exit, too.
         self._thread = threading.Thread(target=self._run, daemon=True, name="corral")
         self._thread.start()
@@ -41,6 +43,9 @@ class Portal:
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
+            for done in list(self._waited):  # of who called while it ended
+                if not done.done():
+                    done.set_exception(SandboxError(_CLOSED))
 
     @property
     def usable(self) -> bool:
@@ -74,17 +79,24 @@ class Portal:
             tasks.append(task)
             task.add_done_callback(lambda ended: _pass_on(ended, done))
 
+        self._waited.add(done)
         try:
-            self._loop.call_soon_threadsafe(begin)
+            self._begin(begin)
+            try:
+                concurrent.futures.wait((done,))
+            except BaseException:
+                self._begin(lambda: [task.cancel() for task in tasks])
+                concurrent.futures.wait((done,), timeout=_END_TIME)
+                raise
+            return done.result()
+        finally:
+            self._waited.discard(done)
+
+    def _begin(self, what: Callable[[], object]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
         except RuntimeError as error:  # the loop is closed
-            raise SandboxError("the sandbox was closed.") from error
-        try:
-            concurrent.futures.wait((done,))
-        except BaseException:
-            self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            concurrent.futures.wait((done,), timeout=_END_TIME)
-            raise
-        return done.result()
+            raise SandboxError(_CLOSED) from error
 
     def soon(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Begin function() on the loop, without waiting; nothing when the portal is not usable."""
@@ -119,6 +131,8 @@ def _keep(task: asyncio.Task[object]) -> None:
 
 
 def _pass_on(task: asyncio.Task[T], done: concurrent.futures.Future[T]) -> None:
+    if done.done():  # the loop was closed meanwhile
+        return
     if task.cancelled():
         done.set_exception(SandboxError("the sandbox was closed meanwhile."))
     elif (error := task.exception()) is not None:

@@ -23,6 +23,7 @@ from corral.errors import (
     SandboxGoneError,
 )
 from corral.sdk import AsyncSandbox
+from corral.sdk.portal import Portal
 from tests.unit.sdk.conftest import LocalAsyncSandbox, LocalSandbox
 
 
@@ -405,3 +406,28 @@ def test_arguments_that_a_method_does_not_take_are_told_and_nothing_hangs(
     with pytest.raises(TypeError, match="bogus"):
         box.exec(["true"], bogus=1)  # type: ignore[call-arg]
     assert box.exec(["true"]).status == 0
+
+
+def test_who_calls_while_another_thread_closes_is_told() -> None:
+    portal = Portal()
+    closing = threading.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            closing.set()
+            await asyncio.sleep(0.3)
+
+    async def late() -> None:
+        await asyncio.sleep(60)
+
+    portal.soon(slow)
+    closer = threading.Thread(target=portal.close)
+    closer.start()
+    assert closing.wait(10)
+    with pytest.raises(SandboxError, match="closed"):
+        portal.call(late)
+    closer.join(10)
+    with pytest.raises(SandboxError, match="closed"):
+        portal.call(late)
