@@ -36,6 +36,7 @@ from ..plan import Plan
 FORMAT = 2  # raise it when what is saved, or how, changes its meaning
 MAX_BYTES = 2 << 30  # of all templates; one takes 70 to 150 MB
 BROKEN_SECONDS = 3600.0  # so long a template that could not be restored is not made again
+_LEFT_SECONDS = 24 * 3600.0  # what is unfinished for so long, nobody makes any more
 _MANIFEST, _MEMORY, _STATE = "template.json", "memory", "state"
 
 
@@ -249,6 +250,10 @@ def prune(limit: int, *, keep: str | None = None, dry_run: bool = False) -> list
         else:
             total += entry.size
     if not dry_run:
+        for left in _root().glob(".*"):  # by a process that was killed
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
         for marker in _root().glob("*.broken"):
             if limit == 0 or not is_broken(marker.stem):
                 marker.unlink(missing_ok=True)

@@ -262,3 +262,13 @@ def test_a_template_that_is_removed_meanwhile_is_not_listed(
 
     monkeypatch.setattr(store, "_manifest", removed)
     assert [entry.key for entry in templates.entries()] == [kept.name]
+
+
+def test_what_a_killed_process_left_of_a_template_that_nobody_asks_for_goes_one_day() -> None:
+    old, new = (store._root() / f".{name}.x" for name in ("0" * 32, "1" * 32))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "memory").touch()
+    os.utime(old, (1, 1))
+    templates.prune(1 << 30)
+    assert new.exists() and not old.exists()
