@@ -48,6 +48,7 @@ class Peer:
         self._hello = hello
         self._spawn = spawn
         self._running: dict[int, Running] = {}
+        self._taken: set[int] = set()  # the client's numbers of those that run or begin
         self._greeted = False
         self._pending = 0
         self._channel: ServedChannel
@@ -196,9 +197,11 @@ class Peer:
     def _open(self, call: messages.ExecCall) -> dict[str, Stream]:
         if set(call.streams) != _STREAMS[call.terminal is not None]:
             raise ChannelError("a command's streams are not those that it has.")
-        if call.exec < 1 or call.exec in self._running or not call.argv:
+        if call.exec < 1 or call.exec in self._taken or not call.argv:
             raise ChannelError("a command has a number that is taken, or no arguments.")
-        return {name: self._channel.register(number) for name, number in call.streams.items()}
+        streams = {name: self._channel.register(number) for name, number in call.streams.items()}
+        self._taken.add(call.exec)
+        return streams
 
     async def _exec(
         self, request: int, call: messages.ExecCall, streams: dict[str, Stream]
@@ -228,6 +231,7 @@ class Peer:
             self._channel.tell("exited", {"exec": call.exec, "status": status})
         finally:
             del self._running[call.exec]
+            self._taken.discard(call.exec)
 
     async def _attend(self, running: Running, streams: dict[str, Stream]) -> int:
         """Move the command's bytes; its status, once all its output is under way."""

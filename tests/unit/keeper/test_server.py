@@ -437,6 +437,9 @@ EXEC = {"exec": 1, "argv": ["cat"], "environment": {}, "streams": {}}
         HELLO
         + asking("follow", {"what": "events", "stream": 2})
         + asking("follow", {"what": "events", "stream": 2}),
+        HELLO
+        + asking("exec", {**EXEC, "streams": {"stdin": 2, "stdout": 4, "stderr": 6}})
+        + asking("exec", {**EXEC, "streams": {"stdin": 8, "stdout": 10, "stderr": 12}}),
         asking("hello", {"version": "new"}),
         asking("hello", {}),
     ],
@@ -539,4 +542,24 @@ async def test_so_many_clients_and_no_more(kept: Kept, monkeypatch: pytest.Monke
         with raw(kept.folder) as third:
             assert await loop.sock_recv(third, 1) == b""
     await asyncio.sleep(0.01)
+    await still_well(kept)
+
+
+async def test_a_number_that_is_taken_cuts_off_and_hangs_up(kept: Kept) -> None:
+    """Also when both come at once: the first of them must not be forgotten."""
+    ended = asyncio.Event()
+
+    async def until_hung_up(program: Program) -> int:
+        number, _group = await program.signals.get()
+        assert number == signal.SIGHUP
+        ended.set()
+        return 129
+
+    kept.box.scripts["cat"] = until_hung_up
+    streams = ({"stdin": n, "stdout": n + 2, "stderr": n + 4} for n in (2, 8))
+    said = HELLO + b"".join(asking("exec", {**EXEC, "streams": each}, 2) for each in streams)
+    with raw(kept.folder) as sock:
+        await asyncio.get_running_loop().sock_sendall(sock, said)
+        async with asyncio.timeout(10):
+            await ended.wait()
     await still_well(kept)
