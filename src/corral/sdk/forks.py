@@ -113,9 +113,8 @@ class OwnFolder:
         with contextlib.closing(_Locked(root)) as all_of_them:
             all_of_them.wait()
             for folder in root.iterdir():
-                with contextlib.closing(_Locked(folder)) as left:
-                    if left.is_free():
-                        _remove(folder)
+                with contextlib.suppress(FileNotFoundError):  # its owner removes it just now
+                    _remove_left(folder)
             self.path = Path(tempfile.mkdtemp(prefix="fork-", dir=root)).resolve()
             self._lock = _Locked(self.path)
             self._lock.wait()
@@ -144,6 +143,12 @@ class _Locked:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _remove_left(folder: Path) -> None:
+    with contextlib.closing(_Locked(folder)) as left:
+        if left.is_free():
+            _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -41,3 +41,12 @@ def test_what_a_killed_process_left_goes_with_the_next(state: Path) -> None:
     another.close()
     in_use.close()
     assert list((state / "forks").iterdir()) == []
+
+
+def test_one_that_goes_while_it_is_looked_at_is_no_error(state: Path) -> None:
+    OwnFolder().close()
+    gone = state / "forks" / "fork-gone"
+    gone.symlink_to("nowhere")  # listed, and not there when it is opened
+    own = OwnFolder()
+    own.close()
+    gone.unlink()
