@@ -473,6 +473,7 @@ def test_stop_ends_a_start(running: str) -> None:
     done("stop", running)
     with launch(Path("/"), ["start", running]) as process:
         until(lambda: bool(leftovers.running("qemu-system")))
+        leftovers.running("qemu-system")[0].suspend()  # or it may be up before it is stopped
         done("stop", running)
         _out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 125
