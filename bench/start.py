@@ -38,8 +38,8 @@ from corral_guest import wire
 
 from .measure import median, show, workspace
 
-SIZE = {"machine.cpus": 1, "machine.memory": "1GiB"}
-OPTIONS = ("--cpus", "1", "--memory", "1GiB")
+SIZE = {"machine.cpus": 2, "machine.memory": "1GiB"}
+OPTIONS = ("--cpus", "2", "--memory", "1GiB")
 RATIO, SECONDS, CLI_SECONDS, QUICKSAND_RATIO = 2.2, 0.45, 0.25, 20
 CALL = 1
 
@@ -139,7 +139,7 @@ def floor(plan: Plan, parts: Parts) -> float:
 async def sdk(folder: Path) -> float:
     """Seconds until `true` has ended in a sandbox that the SDK was asked for."""
     began = time.perf_counter()
-    async with AsyncSandbox(workspace=folder, cpus=1, memory="1GiB") as box:
+    async with AsyncSandbox(workspace=folder, cpus=2, memory="1GiB") as box:
         result = await box.exec(["true"])
         took = time.perf_counter() - began
     assert result.status == 0

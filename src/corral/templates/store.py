@@ -35,8 +35,9 @@ from ..plan import Plan
 
 FORMAT = 2  # raise it when what is saved, or how, changes its meaning
 MAX_BYTES = 2 << 30  # of all templates; one takes 70 to 150 MB
-BROKEN_SECONDS = 3600.0  # so long a template that could not be restored is not made again
+BROKEN_SECONDS = 3600.0  # so long a new template that could not be restored is not made again
 _LEFT_SECONDS = 24 * 3600.0  # what is unfinished for so long, nobody makes any more
+NEW_SECONDS = 600.0
 _MANIFEST, _MEMORY, _STATE = "template.json", "memory", "state"
 
 
@@ -167,8 +168,13 @@ def is_broken(key: str) -> bool:
 
 
 def mark_broken(key: str) -> None:
-    """It could not be restored: remove it, and do not make it again for a while."""
-    write_file(_broken(key), [b""])
+    """It could not be restored: remove it. One that was just made is not made again for a while.
+
+    One that had worked before failed for a reason of the moment, as a busy machine is.
+    """
+    manifest = _manifest(_root() / key)
+    if manifest is not None and time.time() - manifest.created < NEW_SECONDS:
+        write_file(_broken(key), [b""])
     _remove(_root() / key)
 
 

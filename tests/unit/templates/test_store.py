@@ -230,6 +230,14 @@ def test_one_that_could_not_be_restored_is_gone_and_not_made_again_soon() -> Non
     assert not templates.is_broken(shape().key), "prune --all forgets that, too"
 
 
+def test_one_that_had_been_there_for_long_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "NEW_SECONDS", 0.0)
+    save(shape())
+    templates.mark_broken(shape().key)
+    assert not is_found(shape())
+    assert not templates.is_broken(shape().key)
+
+
 def test_what_was_left_half_made_is_swept_when_it_is_made_again() -> None:
     root = store._root()
     (root / f".{shape().key}.killed").mkdir()
