@@ -154,13 +154,16 @@ class _Start:
     ) -> Sandbox | None:
         """The sandbox, in the caller's stack; None when it could not be restored, which is told.
 
-        Then the template is not tried again soon, unless something killed one of our processes.
+        Then the template is removed, unless one of our processes was killed or a server ended.
         """
         try:
             with contextlib.closing(template):
                 return await stack.enter_async_context(self.run(limit, template))
         except CorralError as error:
-            if not any(process.killed for process in self._machine.logs.values()):
+            machine = self._machine
+            culprit = machine.why_gone.culprit
+            served = culprit is None or culprit is machine.logs.get("QEMU")
+            if served and not any(process.killed for process in machine.logs.values()):
                 with contextlib.suppress(CorralError):
                     mark_broken(template.key)
             cause = error.message.rstrip(".")

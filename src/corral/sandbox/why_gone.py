@@ -15,7 +15,12 @@ _KILLED_HINT = (
 
 
 class WhyGone(Reason):
-    """Watches all that a sandbox stands on, and knows what gave way first."""
+    """Watches all that a sandbox stands on, and knows what gave way first.
+
+    culprit: the process whose end was the reason, if it was one.
+    """
+
+    culprit: Process | None = None
 
     def watch(self, process: Process, what: str, *, serves: bool = False) -> None:
         """The sandbox cannot live without this process.
@@ -30,9 +35,15 @@ class WhyGone(Reason):
                 hint=_KILLED_HINT if process.killed else None,
                 detail=process.last_words(),
             )
-            if serves and not process.killed:
-                loop.call_later(_PRECEDENCE, self.set, reason)
-            else:
+
+            def blame() -> None:
+                if self.reason is None:
+                    self.culprit = process
                 self.set(reason)
+
+            if serves and not process.killed:
+                loop.call_later(_PRECEDENCE, blame)
+            else:
+                blame()
 
         process.exited.add_done_callback(ended)
