@@ -53,7 +53,7 @@ def test_killed_at_any_moment_of_the_start_nothing_is_left(project: Path, moment
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004, 0.008, 0.02, 0.05])
 def test_bubblewrap_killed_while_it_sets_up_nothing_is_left(project: Path, delay: float) -> None:
-    run = Run(project, ("true",), environment={VARIABLE: "qemu-spawned"})
+    run = Run(project, ("true",), environment={VARIABLE: "guest-awake"})
     run.helper("warden.py", wrapper=True)
     time.sleep(delay)
     for process in psutil.Process(run.process.pid).children():
@@ -158,7 +158,7 @@ def test_a_command_does_not_need_bubblewrap_nor_corral_all_the_time(project: Pat
 def test_a_signal_while_the_guest_boots_ends_it_quietly(
     project: Path, number: signal.Signals
 ) -> None:
-    with running(project, "true", wait=False) as run:
+    with running(project, "true", options=("--cold",), wait=False) as run:
         run.helper("virtiofsd")
         run.process.send_signal(number)
         run.process.send_signal(number)  # nor does a second one disturb the end
