@@ -91,7 +91,7 @@ def known_name(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> 
     return [name for name in names() if name.startswith(begun)]
 
 
-def duration(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float:
+def _duration(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float:
     """Seconds out of `30s`, `5m`; 0 is none."""
     from ..errors import ConfigError
     from ..spec.sizes import parse_duration
@@ -100,6 +100,16 @@ def duration(_ctx: click.Context, _parameter: click.Parameter, value: str) -> fl
         return 0.0 if value.strip() in ("0", "0s") else parse_duration(value)
     except ConfigError as error:
         raise click.BadParameter(error.message) from error
+
+
+grace_option = click.option(
+    "--timeout",
+    metavar="TIME",
+    default="10s",
+    show_default=True,
+    callback=_duration,
+    help="How long its commands get after TERM: 30s, 5m, 0.",
+)
 
 
 def _plain(value: object) -> object:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from .options import duration, known_name
+from .options import grace_option, known_name
 
 EPILOG = """\b
 Examples:
@@ -16,14 +16,7 @@ Examples:
 
 @click.command("restart", epilog=EPILOG)
 @click.argument("name", shell_complete=known_name)
-@click.option(
-    "--timeout",
-    metavar="TIME",
-    default="10s",
-    show_default=True,
-    callback=duration,
-    help="How long its commands get after TERM: 30s, 5m, 0.",
-)
+@grace_option
 def command(name: str, timeout: float) -> None:
     """Stop sandbox NAME if it runs, and start it again."""
     from ..keeper.store import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import duration, known_name
+from .options import grace_option, known_name
 
 EPILOG = """\b
 Examples:
@@ -15,14 +15,7 @@ Examples:
 
 @click.command("stop", epilog=EPILOG)
 @click.argument("name", shell_complete=known_name)
-@click.option(
-    "--timeout",
-    metavar="TIME",
-    default="10s",
-    show_default=True,
-    callback=duration,
-    help="How long its commands get after TERM: 30s, 5m, 0.",
-)
+@grace_option
 def command(name: str, timeout: float) -> None:
     """Stop sandbox NAME: TERM to its commands, then everything is written back and it ends."""
     from ..keeper.store import Record

@@ -86,7 +86,12 @@ async def start(
     template = None
     if console_echo is None and saved is None:
         template = await template_for(plan, parts, report, limit)
-    with run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder:
+    with (
+        contextlib.ExitStack() as files,
+        run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder,
+    ):
+        if template is not None:
+            files.callback(template.close)
         if keep:
             report(Notice(level="info", message=f"logs are kept in {folder}"))
         remove = None if keep else folder
@@ -113,6 +118,7 @@ async def start(
             try:
                 if template is not None:
                     sandbox = await started.restored(stack, template, restore_limit)
+                    files.close()  # an evicted template then frees its room at once
                     if sandbox is None:
                         started = starter()
                         sandbox = await stack.enter_async_context(started.run(limit))
@@ -157,8 +163,7 @@ class _Start:
         Then the template is removed, unless one of our processes was killed or a server ended.
         """
         try:
-            with contextlib.closing(template):
-                return await stack.enter_async_context(self.run(limit, template))
+            return await stack.enter_async_context(self.run(limit, template))
         except CorralError as error:
             machine = self._machine
             culprit = machine.why_gone.culprit
