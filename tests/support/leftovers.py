@@ -87,9 +87,14 @@ def shared_memory() -> set[str]:
 
 
 def mounts() -> set[str]:
-    """Mounts of this mount namespace that corral could have made."""
-    text = Path("/proc/self/mountinfo").read_text()
-    return {line.split(" ")[4] for line in text.splitlines() if "corral" in line.split(" - ")[0]}
+    """Mounts of this mount namespace that corral could have made.
+
+    Not those in the folders of other test processes, which run beside this one.
+    """
+    ours = Path(os.environ["CORRAL_STATE_DIR"]).parents[1]
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = {line.split(" ")[4] for line in lines if "corral" in line.split(" - ")[0]}
+    return {path for path in found if "/pytest-of-" not in path or Path(path).is_relative_to(ours)}
 
 
 def everything() -> dict[str, set[str]]:
