@@ -74,6 +74,29 @@ class CommandEnded(Event, frozen=True, kw_only=True, tag="command-ended"):
     seconds: float
 
 
+class Connection(Event, frozen=True, kw_only=True, tag="connection"):
+    """A connection that an agent asked for: when it is decided, and, if it was made, at its end.
+
+    time: seconds since 1970 when it was asked for. name: as the agent named it, canonical where it
+    can be, else printable. address: what was dialled, "" where nothing was. verdict: allowed,
+    denied or failed; reason: why, in a few words ("not on the list", "private address"). rule: the
+    text of the rule that decided, or "". sent, received: bytes, from the agent's point of view.
+    seconds: how long it lasted; None while it is open.
+    """
+
+    time: float
+    agent: int
+    name: str
+    port: int
+    verdict: str
+    reason: str = ""
+    rule: str = ""
+    address: str = ""
+    sent: int = 0
+    received: int = 0
+    seconds: float | None = None
+
+
 class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     """corral itself failed; the last event."""
 

@@ -28,6 +28,11 @@ def state_dir() -> Path:
     return _made(_override("CORRAL_STATE_DIR") or platformdirs.user_state_path("corral"))
 
 
+def log_dir(name: str) -> Path:
+    """What is kept of the sandboxes called `name`, kept ones or not: network.jsonl, transcript."""
+    return _made(state_dir() / "logs" / name)
+
+
 def config_file() -> Path:
     """The user's configuration file, whether it exists or not."""
     folder = _override("CORRAL_CONFIG_DIR") or platformdirs.user_config_path("corral")

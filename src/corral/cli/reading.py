@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..errors import CorralError
-from ..keeper.journal import contents, older
+from ..journal import contents, older
 from ..keeper.store import Record
 from . import terminal
 

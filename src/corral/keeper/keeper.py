@@ -16,8 +16,8 @@ import msgspec
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
+from ..journal import Journal
 from ..sandbox import Execution, Usage
-from .journal import Journal
 from .model import State
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end

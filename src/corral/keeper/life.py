@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import CorralError, SandboxGoneError
 from ..events import Event, Failed, Notice, Phase, Report
+from ..journal import Journal
 from ..plan import Plan
 from ..sandbox import Parts, host_facts, make_plan, prepare, saved, start, sweep
 from ..sandbox.appearances import Watch
@@ -20,7 +21,6 @@ from ..templates import Template
 from . import messages
 from .checkpoints import Saver, going_on
 from .checkpoints import sweep as sweep_checkpoints
-from .journal import Journal
 from .keeper import STOP_GRACE, Keeper
 from .model import VERSION, Problem, Request, State, Status
 from .server import Server

@@ -80,6 +80,9 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
         notes=spec.warnings,
         disk=_disk(spec, facts),
         limits=limits.build(spec.limits, facts.cgroups, layout.workspace.disk),
+        network=spec.network,
+        gateways=spec.gateways,
+        secrets=spec.secrets,
     )
 
 

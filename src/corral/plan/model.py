@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from ..policy import Gateway, Network, Secret
 from ..proc.bwrap import Step
 
 AGENT_UID_BASE = 2000  # agent n has uid and gid 2000+n in the guest (docs/architecture.md)
@@ -93,7 +94,8 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox. modules: guest kernel modules wanted, by name. later_modules: those loaded
     when asked for. disk: bytes of the disk that keeps what is written to the system; 0: none.
-    setup: the guest's first message. notes: what the user should know."""
+    setup: the guest's first message. notes: what the user should know. network, gateways,
+    secrets: what goes out, for the host's side of it."""
 
     name: str
     machine: Machine
@@ -106,3 +108,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     disk: int = 0
     limits: HostLimits | None = None
+    network: Network = Network()
+    gateways: tuple[Gateway, ...] = ()
+    secrets: tuple[Secret, ...] = ()

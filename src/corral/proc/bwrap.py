@@ -104,22 +104,19 @@ def confined(
     uid: int,
     seccomp_fd: int | None = None,
     all_capabilities: bool = False,
+    network: bool = False,
 ) -> tuple[str, ...]:
     """argv for `command` in a tree of its own: new user, PID, network, IPC and UTS namespaces.
 
     uid: the one id (and group id) of the new user namespace; it is the caller's own id outside.
-    all_capabilities: keep capabilities inside that namespace, as a file server needs.
+    all_capabilities: keep capabilities inside that namespace, as a file server needs. network: it
+    has the host's.
     """
     argv = [
         *bwrap,
         *("--unshare-user", "--uid", str(uid), "--gid", str(uid)),
-        *(
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-        ),
+        *("--unshare-pid", *(() if network else ("--unshare-net",))),
+        *("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session"),
     ]
     if all_capabilities:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..policy import Gateway, Network, Secret
+
 Accel = Literal["auto", "kvm", "tcg"]
 Carrier = Literal["auto", "vsock", "serial"]
 Filesystem = Literal["auto", "virtiofs", "9p"]
@@ -344,7 +346,8 @@ class Spec(Struct, frozen=True, kw_only=True):
     """What is wanted, whole and checked.
 
     name: pattern [a-z0-9][a-z0-9-]{0,62}; by default from the workspace's name, so two sandboxes
-    may have the same. warnings: what the user should know, one sentence each.
+    may have the same. gateways, secrets: those that this sandbox has. warnings: what the user
+    should know, one sentence each.
     """
 
     machine: Machine
@@ -353,4 +356,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     run: Run
     name: str
     limits: Limits = Limits()
+    network: Network = Network()
+    gateways: tuple[Gateway, ...] = ()
+    secrets: tuple[Secret, ...] = ()
     warnings: tuple[str, ...] = ()

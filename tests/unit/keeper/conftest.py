@@ -16,8 +16,8 @@ import pytest
 from corral.channel import Stream
 from corral.errors import CommandNotFoundError, SandboxGoneError, StreamResetError
 from corral.events import silent
+from corral.journal import Journal
 from corral.keeper import messages
-from corral.keeper.journal import Journal
 from corral.keeper.keeper import Keeper
 from corral.keeper.model import VERSION, Problem, Request, Status
 from corral.keeper.server import Server

@@ -410,9 +410,10 @@ def test_arguments_that_a_method_does_not_take_are_told_and_nothing_hangs(
 
 def test_who_calls_while_another_thread_closes_is_told() -> None:
     portal = Portal()
-    closing = threading.Event()
+    begun, closing = threading.Event(), threading.Event()
 
     async def slow() -> None:
+        begun.set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -423,6 +424,7 @@ def test_who_calls_while_another_thread_closes_is_told() -> None:
         await asyncio.sleep(60)
 
     portal.soon(slow)
+    assert begun.wait(10)
     closer = threading.Thread(target=portal.close)
     closer.start()
     assert closing.wait(10)

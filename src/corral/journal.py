@@ -1,4 +1,4 @@
-"""Logs of a kept sandbox: bounded files, read while they are written."""
+"""Logs of a sandbox: bounded files, read while they are written."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.keeper.journal import Journal, contents, older
+from corral.journal import Journal, contents, older
 
 
 @pytest.fixture

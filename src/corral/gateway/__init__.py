@@ -1,0 +1,1 @@
+"""The gateway to model APIs: the one process that holds their keys."""

@@ -1,0 +1,1 @@
+"""The egress engine: every connection that leaves a sandbox is decided and made here."""
