@@ -1,0 +1,59 @@
+"""A short-lived child of ours that works for the user: in their environment, with their files.
+
+It is not confined: it runs what the user configured, `pass` or a keyring say, which need what only
+the user's own session has. It ends with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from ..errors import ProcessError
+
+_LAST_WORDS = 2000  # characters of what it says when it fails
+
+
+async def ask(
+    module: str,
+    question: bytes,
+    *,
+    environment: Mapping[str, str],
+    fds: Sequence[int] = (),
+    stdout: int,
+    timeout: float,  # noqa: ASYNC109 - the child is ended, too
+) -> None:
+    """Run a module of ours by this Python, with `question` on its input, until it has ended.
+
+    stdout: a descriptor that its output goes to; who reads it is not our business. fds: further
+    ones that it keeps, at their numbers. The current folder is not searched for modules (-P).
+    Raises ProcessError when it fails or takes more than `timeout` seconds.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", module),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=stdout,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            pass_fds=tuple(fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProcessError(f"{module} was not started: {error.strerror}.") from error
+    try:
+        async with asyncio.timeout(timeout):
+            _none, complaints = await child.communicate(question)
+    except TimeoutError as error:
+        raise ProcessError(f"{module} did not end within {timeout:g} seconds.") from error
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, 9)
+            await asyncio.shield(child.wait())
+    if child.returncode != 0:
+        words = complaints.decode(errors="replace")[-_LAST_WORDS:].strip()
+        raise ProcessError(f"{module} failed with status {child.returncode}.", detail=words or None)
