@@ -14,7 +14,10 @@ from . import boot, disk, jail, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 TOOLBOX = "/toolbox"
 AGENTS = "/agents"
@@ -163,6 +166,10 @@ class Agent:
             linux.set_hostname(self._pause, identity["hostname"])
         except ProcessLookupError:
             return  # the jail has ended
+
+    def in_network(self, work: Callable[[], T]) -> T:
+        """Do `work` in the jail's network namespace. Raises OSError when the jail has ended."""
+        return linux.in_network(self._pause, work)
 
     def request(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         """Send one request to `jailed`, with descriptors. Raises OSError when it cannot take it."""

@@ -15,6 +15,7 @@ import time
 from . import agent as agents
 from . import boot, carrier, freezer, linux, wire
 from .commands import RPC_FAILED, Command, Commands
+from .forwarder import Forwarder
 from .loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ class Supervisor:
         self._channel = wire.Connection()
         self._commands = Commands(loop, self._channel)
         self._stranded: list[Commands] = []  # of hosts before this one
+        self._forwarder = Forwarder(loop, self._channel)
         self._agents: dict[int, agents.Agent] = {}
         self._children: dict[int, Command] = {}
         self._events = boot.DeviceEvents()
@@ -53,6 +55,7 @@ class Supervisor:
             "thaw": self._thaw,
             "attach": self._attach,
             "identify": self._identify,
+            "dial": self._dial,
         }
         loop.watch(port, READ, self._readable)
 
@@ -80,7 +83,7 @@ class Supervisor:
                 call = wire.parse_message(event.body)
                 if isinstance(call, wire.Request):
                     self._call(call)
-            else:
+            elif not self._forwarder.handle(event):
                 self._commands.handle(event)
 
     def flush(self) -> None:
@@ -91,6 +94,7 @@ class Supervisor:
                 channel.write_to(lambda view: os.write(self._port, view[:32768]))
                 if not channel.pending_output:
                     self._commands.room()
+                    self._forwarder.room()
         except BlockingIOError:
             self._loop.watch(self._port, READ | WRITE, self._readable)
         except ConnectionError:
@@ -143,6 +147,7 @@ class Supervisor:
         self._port = port
         self._channel = wire.Connection()
         self._commands = Commands(self._loop, self._channel)
+        self._forwarder = Forwarder(self._loop, self._channel)
         self._loop.watch(port, READ, self._readable)
 
     def _setup(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -162,8 +167,14 @@ class Supervisor:
     def _agent(self, request: int, params: dict[str, Any]) -> None:
         """Give an agent's jail its tree; answered when commands can be started in it."""
         agent = self._jail(params["number"])
+        if params["network"] is not None:
+            self._forwarder.begin(agent, params["network"])
         agent.call = request
         agent.furnish(params, self._events)
+
+    def _dial(self, request: int, params: dict[str, Any]) -> None:
+        """Connect a stream to a port of an agent's loopback; answered when it is."""
+        self._forwarder.dial(request, params, self._jail(params["agent"]))
 
     def _exec(self, request: int, params: dict[str, Any]) -> None:
         agent = self._jail(params["agent"]) if params["agent"] else None
@@ -261,12 +272,14 @@ class Supervisor:
     def _attach(self, request: int, _params: dict[str, Any]) -> None:
         """This machine is a copy, and the host is another: nothing of the channel holds any more.
 
-        Commands go on; nobody hears them. next: the number of the host's first command.
+        Commands go on; nobody hears them. Connections are reset. next: the number of the host's
+        first command.
         """
         self._commands.strand()
         self._stranded.append(self._commands)
         self._channel = wire.Connection()
         self._commands = Commands(self._loop, self._channel)
+        self._forwarder.attach(self._channel)
         last = max(each.last for each in self._stranded)
         self._channel.send_message(wire.response(request, {"next": last + 1}))
 
@@ -340,6 +353,7 @@ class Supervisor:
         """The jail is gone: so are its commands."""
         assert agent.socket is not None
         self._loop.forget(agent.socket.fileno())
+        self._forwarder.end(agent.number)
         agent.close()
         agent.kill()
         self._agents.pop(agent.number, None)

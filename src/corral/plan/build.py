@@ -10,7 +10,7 @@ from ..host.layout import Layout
 from ..host.packages import how_to_install, missing_sentence
 from ..host.programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, Program
 from ..spec import Spec
-from . import guest, limits, trees
+from . import guest, limits, network, trees
 from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
 
 MODULES = ("virtio_pci", "virtio_balloon", "overlay")
@@ -62,6 +62,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
             "files": guest.etc_files(spec, facts, identity),
             "limits": [],
             "disk": bool(spec.machine.disk),
+            "network": network.setup(spec, agents=1),
         },
         environment=tuple(guest.environment(spec, facts, identity, dict(environ))),
         workdir=spec.run.workdir or spec.workspace.path,

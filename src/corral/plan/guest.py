@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..host.facts import Facts
 from ..host.layout import Layout
 from ..spec import Spec
-from . import trees
+from . import network, trees
 from .model import AGENT_UID_BASE, NOBODY
 
 _SUB_IDS_BASE = 100_000  # agent n's further ids: 100000*n and up, for root's jails only
@@ -57,7 +57,7 @@ def etc_files(spec: Spec, facts: Facts, identity: Identity) -> list[tuple[str, s
         ("/etc/hosts", hosts, 0o644),
         ("/etc/hostname", spec.name + "\n", 0o644),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644),
-        ("/etc/resolv.conf", "# this sandbox has no network\n", 0o644),
+        ("/etc/resolv.conf", network.resolver(spec), 0o644),
         ("/etc/gitconfig", git_config(spec, facts), 0o644),
     ]
 
@@ -118,6 +118,7 @@ def environment(
         "CORRAL": "1",
     }
     variables |= {name: value for name, value in host.items() if name.startswith("LC_")}
+    variables |= network.gateway_environment(spec.gateways)
     variables |= dict(spec.run.env)
     return list(variables.items())
 
