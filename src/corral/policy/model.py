@@ -18,7 +18,8 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     host: a canonical name ("pypi.org"), one of "*.name" for all names below it, "*" for every
     name, an address ("192.0.2.7") or a network ("192.0.2.0/24", "2001:db8::/32"), each in its one
-    canonical notation. port: None for each of Network.ports. text: as the user wrote it.
+    canonical notation. port: None for each of Network.ports, in a rule that denies for every port.
+    text: as the user wrote it.
     """
 
     host: str

@@ -1,0 +1,135 @@
+"""Connecting from the host: to addresses that were checked, and to the doors' Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from corral.policy.names import IPAddress
+
+from .outcome import Failed
+
+HEAD_START = 0.25  # seconds before the next address is tried beside the first, RFC 8305 5
+PATIENCE = 20.0  # seconds for all addresses of a name
+
+_SAID = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ETIMEDOUT: "no answer in time",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ECONNRESET: "connection reset",
+    errno.EMFILE: "too many open files on the host",
+    errno.ENFILE: "too many open files on the host",
+    errno.ENOENT: "it is not running",
+}
+
+
+def said(error: OSError) -> str:
+    """What went wrong, in a few words."""
+    return _SAID.get(error.errno or 0) or (error.strerror or "failed").lower()
+
+
+def is_own(address: IPAddress) -> bool:
+    """Whether the host would deliver to itself what it sends there, by its routes.
+
+    A datagram socket that is connected sends nothing; the kernel picks the source address, which
+    for an address of its own is that address, or one of loopback.
+    """
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect((str(address), 9))
+            source = str(probe.getsockname()[0])
+    except OSError:
+        return False  # no route, so no way to itself either
+    return source == str(address) or source.startswith("127.") or source == "::1"
+
+
+def interleave(addresses: Sequence[IPAddress]) -> list[IPAddress]:
+    """IPv6 and IPv4 by turns, beginning with the kind that the resolver has first (RFC 8305 4)."""
+    if not addresses:
+        return []
+    first = [each for each in addresses if each.version == addresses[0].version]
+    second = [each for each in addresses if each.version != addresses[0].version]
+    mixed: list[IPv4Address | IPv6Address] = []
+    for place in range(max(len(first), len(second))):
+        mixed += first[place : place + 1] + second[place : place + 1]
+    return mixed
+
+
+async def dial(addresses: Sequence[tuple[IPAddress, int]]) -> tuple[socket.socket, IPAddress]:
+    """A connection to the first of these addresses that answers, each tried a little after the one
+    before. Raises Failed with what the last one said.
+    """
+    attempts: set[asyncio.Task[tuple[socket.socket, IPAddress]]] = set()
+    last = Failed("no address")
+    waiting = list(addresses)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while waiting or attempts:
+                if waiting:
+                    attempts.add(asyncio.create_task(_one(*waiting.pop(0))))
+                done, attempts = await asyncio.wait(
+                    attempts,
+                    timeout=HEAD_START if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                winner: tuple[socket.socket, IPAddress] | None = None
+                for each in done:
+                    error = each.exception()
+                    if error is None and winner is None:
+                        winner = each.result()
+                    elif error is None:
+                        each.result()[0].close()
+                    elif isinstance(error, OSError):
+                        last = Failed(said(error))
+                    else:
+                        raise error
+                if winner is not None:
+                    return winner
+    except TimeoutError:
+        last = Failed("no answer in time")
+    finally:
+        await _give_up(attempts)
+    raise last
+
+
+async def _give_up(attempts: set[asyncio.Task[tuple[socket.socket, IPAddress]]]) -> None:
+    for each in attempts:
+        each.cancel()
+    if attempts:
+        await asyncio.wait(attempts)
+    for each in attempts:
+        if not each.cancelled() and each.exception() is None:
+            each.result()[0].close()
+
+
+async def _one(address: IPAddress, port: int) -> tuple[socket.socket, IPAddress]:
+    sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock, address
+
+
+async def dial_unix(path: Path) -> socket.socket:
+    """A connection to a process of ours. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _family(address: IPAddress) -> socket.AddressFamily:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
