@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import click
 from ..errors import HostError
 
 F = TypeVar("F", bound=Callable[..., Any])
+Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
 
 # Names of parameters here -> keys of settings (spec/layers.py).
 KEYS = {
@@ -42,6 +43,18 @@ KEYS = {
     "timeout": "run.timeout",
     "tool": "run.tools",
     "image": "run.image",
+    "net": "network.mode",
+    "allow": "network.allow",
+    "deny": "network.deny",
+    "net_ports": "network.ports",
+    "host": "network.hosts",
+    "publish": "network.publish",
+    "net_max_connections": "network.max_connections",
+    "net_rate": "network.rate",
+    "net_max_bytes": "network.max_bytes",
+    "net_idle": "network.idle",
+    "gateway": "network.gateways",
+    "secret": "network.secrets",
     "name": "name",
 }
 
@@ -89,6 +102,38 @@ def known_name(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> 
     from ..keeper.store import names
 
     return [name for name in names() if name.startswith(begun)]
+
+
+def _beginning(known: Callable[[], Iterable[str]]) -> Complete:
+    """For completion: those of `known` that begin so; none when a file of the user's is wrong."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+        from ..errors import CorralError
+
+        try:
+            return [name for name in known() if name.startswith(begun)]
+        except CorralError:
+            return []
+
+    return complete
+
+
+def _presets() -> list[str]:
+    from ..policy.presets import presets
+
+    return [f"@{name}" for name in presets()]
+
+
+def _gateways() -> list[str]:
+    from ..spec.load import known_doors
+
+    return known_doors()[0]
+
+
+def _secrets() -> list[str]:
+    from ..spec.load import known_doors
+
+    return known_doors()[1]
 
 
 def _duration(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float:
@@ -157,6 +202,59 @@ _SANDBOX = (
         metavar="NAME[=VALUE]",
         help="Set a variable, or pass yours on. Repeatable.",
     ),
+    click.option(
+        "--net",
+        metavar="none|allow|internet",
+        shell_complete=_beginning(lambda: ("none", "allow", "internet")),
+        help="What it may reach; default: nothing.",
+    ),
+    click.option(
+        "--allow",
+        multiple=True,
+        metavar="HOST[:PORT]|@PRESET",
+        shell_complete=_beginning(_presets),
+        help="A host that it may reach (*.x.org: all below x.org). Repeatable.",
+    ),
+    click.option(
+        "--deny",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="A host that it may not reach, whatever else says. Repeatable.",
+    ),
+    click.option(
+        "--gateway",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=_beginning(_gateways),
+        help="A model API, its key staying outside: anthropic, openai, yours. Repeatable.",
+    ),
+    click.option(
+        "--secret",
+        multiple=True,
+        metavar="NAME[@HOST,...]",
+        shell_complete=_beginning(_secrets),
+        help="A credential for HOST, staying outside. Repeatable.",
+    ),
+    click.option(
+        "-p",
+        "--publish",
+        multiple=True,
+        metavar="[HOST:]PORT[:GUEST]",
+        help="A port of this machine that leads to one of the sandbox. Repeatable.",
+    ),
+    click.option(
+        "--host",
+        multiple=True,
+        metavar="NAME[:PORT]=ADDRESS[:PORT]",
+        help="Where a name leads, as in /etc/hosts; may be private. Repeatable.",
+    ),
+    click.option(
+        "--net-ports", metavar="PORT,...", help="Ports of hosts without one; default: 80,443."
+    ),
+    click.option("--net-max-connections", metavar="N", help="The most connections at once."),
+    click.option("--net-rate", metavar="N", help="The most new connections a second."),
+    click.option("--net-max-bytes", metavar="SIZE", help="The most bytes, both ways together."),
+    click.option("--net-idle", metavar="TIME", help="Close a connection that is silent so long."),
     click.option("--cpus", metavar="N", help="Virtual CPUs, 1 to 128."),
     click.option("--memory", metavar="SIZE", help="Memory: 4g, 8gb, 512MiB."),
     click.option("--image", metavar="IMAGE", help="Where programs come from: host."),

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
-from ..errors import ConfigError, PlanError
+from ..errors import ConfigError
 
 
 class Options(TypedDict, total=False):
     """Keyword options of a sandbox. What is not given comes from variables and files, as in `corral
     run`; see docs/configuration.md.
 
-    workspace: the folder that becomes the workspace, default the current one. allow: hosts that may
-    be reached; there is no network yet, so it must be empty. memory: text ("2g") or bytes. cpus:
+    workspace: the folder that becomes the workspace, default the current one. net: none, allow or
+    internet. allow, deny: hosts that may, or may not, be reached, and presets ("@python"). hosts:
+    where names lead, by name or as NAME=ADDRESS. ports: those of the host that lead into the
+    sandbox, [HOST:]PORT[:GUEST] each. gateways, secrets: names of those it may use; a secret may
+    be NAME@HOST[,HOST]. memory: text ("2g") or bytes. cpus:
     how many. shares: SRC[:DST][:ro|:rw]. env: of every command. read_only: the workspace. mask:
     patterns of files to hide, as in .gitignore. unprotect: protected paths to leave writable. user:
     your own name, or root. workdir: where commands start. tools: further read-only program folders.
@@ -24,7 +27,13 @@ class Options(TypedDict, total=False):
     """
 
     workspace: str | os.PathLike[str]
+    net: Literal["none", "allow", "internet"]
     allow: Sequence[str]
+    deny: Sequence[str]
+    hosts: Sequence[str] | Mapping[str, str]
+    ports: Sequence[str | int]
+    gateways: Sequence[str]
+    secrets: Sequence[str]
     memory: int | str
     cpus: int
     shares: Sequence[str]
@@ -43,6 +52,13 @@ class Options(TypedDict, total=False):
 
 # Names of options -> keys of settings (spec/layers.py).
 KEYS = {
+    "net": "network.mode",
+    "allow": "network.allow",
+    "deny": "network.deny",
+    "hosts": "network.hosts",
+    "ports": "network.publish",
+    "gateways": "network.gateways",
+    "secrets": "network.secrets",
     "memory": "machine.memory",
     "cpus": "machine.cpus",
     "shares": "share",
@@ -55,14 +71,17 @@ KEYS = {
     "tools": "run.tools",
     "name": "name",
 }
-_LISTS = ("allow", "shares", "mask", "unprotect", "tools")
+_LISTS = (
+    *("allow", "deny", "hosts", "ports", "gateways", "secrets"),
+    *("shares", "mask", "unprotect", "tools"),
+)
 
 
 class Spec:
     """Options kept together, to start many sandboxes from: `Sandbox(spec, name="second")`.
 
     spec: options that hold where none of the same name is given. Raises TypeError for an option
-    that is none, PlanError for what corral cannot give at all.
+    that is none.
     """
 
     __slots__ = ("options",)
@@ -75,11 +94,6 @@ class Spec:
         for name in _LISTS:
             if isinstance(given.get(name), str | bytes):
                 raise TypeError(f"{name} must be a list of texts, not one text")
-        if given.get("allow"):
-            raise PlanError(
-                "a sandbox cannot reach any host yet: there is no network in it.",
-                hint="Leave allow empty.",
-            )
         self.options: Mapping[str, object] = {**(spec.options if spec else {}), **given}
 
     def __eq__(self, other: object) -> bool:
@@ -120,7 +134,7 @@ class Spec:
             if isinstance(value, Mapping):
                 value = [f"{variable}={text}" for variable, text in value.items()]
             elif name in _LISTS and isinstance(value, Sequence):
-                value = [os.fspath(item) for item in value]
+                value = [item if isinstance(item, int) else os.fspath(item) for item in value]
             if value is not None:
                 found[key] = value
         further = self.options.get("settings")

@@ -2,7 +2,7 @@
 
 In rising order: defaults, the user's config.toml, the project's corral.toml (found upward from
 the current folder, or named by --config), CORRAL_* variables, the command line. Of a scalar the
-highest layer's value holds; items of lists (mask, unprotect, share, env, tools) are added, and
+highest layer's value holds; items of lists (mask, share, env, allow and so on) are added, and
 one with the same identity (a share's source, a variable's name) is replaced.
 
 The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested ({"machine":
@@ -20,6 +20,13 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     machine.checkpoints  bool                 run.timeout          number (seconds) or text
     run.image            host                 run.tools            list of paths
     name                 text
+    network.mode         none|allow|internet  network.gateways     list of names
+    network.allow, .deny list of HOST[:PORT]  network.secrets      list of NAME[@HOST[,HOST]]
+    network.ports        list or text         network.hosts        list of NAME[:PORT]=ADDRESS
+    network.publish      list of [HOST:]PORT[:GUEST]
+    network.max_connections, .rate, .max_bytes, .idle              number or text
+
+A layer that allows hosts and says no mode says mode `allow`.
 
 Relative paths start at the folder of the file that has them, and at the current folder for
 variables and options. Mask patterns start there too.
@@ -36,10 +43,11 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from . import masks
+from .gateways import Doors
 from .settings import SETTINGS, VARIABLES, bucket_of
 from .sizes import GIB, MIB
 from .text import nearest, printable
-from .toml import parse_document
+from .toml import Document, parse_document
 from .values import Base
 
 Kind = Literal["default", "user", "project", "environment", "command line"]
@@ -117,9 +125,20 @@ def whole_machine() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), memory
 
 
-def file_layer(kind: Literal["user", "project"], path: Path, content: bytes, base: Base) -> Layer:
-    """The layer of a configuration file; its masks as they read from the workspace."""
-    values, _text = parse_document(content, str(path), base)
+def project_layer(path: Path, content: bytes, base: Base) -> Layer:
+    """The layer of the project's file; an error where it says where keys are found."""
+    return _layer_of("project", path, parse_document(content, str(path), base, own=False), base)
+
+
+def user_layer(path: Path, content: bytes, base: Base) -> tuple[Layer, Doors]:
+    """The layer of the user's own file, and what it says about gateways and secrets."""
+    document = parse_document(content, str(path), base)
+    return _layer_of("user", path, document, base), document.doors
+
+
+def _layer_of(kind: Kind, path: Path, document: Document, base: Base) -> Layer:
+    """The layer of a file; its masks as they read from the workspace."""
+    values = document.values
     patterns = values.get("workspace.mask")
     if isinstance(patterns, tuple) and base.below:
         if masks.matcher(patterns)(base.below, True):
@@ -128,7 +147,7 @@ def file_layer(kind: Literal["user", "project"], path: Path, content: bytes, bas
                 hint="Work in another folder, or change the mask.",
             )
         values["workspace.mask"] = masks.rebase(patterns, base.below)
-    return Layer(kind, values, dict.fromkeys(values, printable(str(path))))
+    return _implying(Layer(kind, values, dict.fromkeys(values, printable(str(path)))))
 
 
 def environment_layer(environ: Mapping[str, str], base: Base) -> Layer:
@@ -148,7 +167,7 @@ def environment_layer(environ: Mapping[str, str], base: Base) -> Layer:
         except ConfigError as error:
             raise ConfigError(f"{setting.variable}: {error.message}", hint=error.hint) from error
         origins[key] = setting.variable
-    return Layer("environment", values, origins)
+    return _implying(Layer("environment", values, origins))
 
 
 def misspelt_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -190,7 +209,18 @@ def option_layer(overrides: Mapping[str, object], base: Base) -> Layer:
         except ConfigError as error:
             raise ConfigError(f"{setting.option}: {error.message}", hint=error.hint) from error
         origins[key] = f"command line ({setting.option})"
-    return Layer("command line", values, origins)
+    return _implying(Layer("command line", values, origins))
+
+
+def _implying(layer: Layer) -> Layer:
+    """Who allows hosts and says no mode means mode `allow`: these and no others."""
+    if "network.mode" in layer.values or not layer.values.get("network.allow"):
+        return layer
+    return Layer(
+        layer.kind,
+        {**layer.values, "network.mode": "allow"},
+        {**layer.origins, "network.mode": layer.origins["network.allow"]},
+    )
 
 
 def _flat(overrides: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -7,21 +7,23 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from .. import paths
 from ..errors import ConfigError
 from . import trust
 from .files import find_project_file, read_config
+from .gateways import BUILT_IN, Doors
 from .layers import (
     Layer,
     Merged,
     default_layer,
     environment_layer,
-    file_layer,
     merge,
     misspelt_variables,
     option_layer,
+    project_layer,
+    user_layer,
     whole_machine,
 )
 from .model import Spec
@@ -48,6 +50,7 @@ class Loaded(Struct, frozen=True):
     """All layers merged, before values are resolved.
 
     widenings: what the project's file asks for beyond what holds without it, accepted or not.
+    doors: the gateways and secrets of the user's own file.
     """
 
     place: Place
@@ -55,6 +58,7 @@ class Loaded(Struct, frozen=True):
     project: Project | None
     widenings: tuple[trust.Widening, ...]
     warnings: tuple[str, ...]
+    doors: Doors
 
     @property
     def refused(self) -> tuple[trust.Widening, ...]:
@@ -83,17 +87,8 @@ def load_spec(
     loaded = collect(cwd, overrides, environ, config_file=config_file, capacity=capacity)
     if loaded.refused and loaded.project is not None:
         raise trust.untrusted(loaded.project.path, loaded.refused, changed=loaded.project.changed)
-    spec = resolve(loaded.merged, loaded.place, environ, force=force)
-    if not loaded.warnings:
-        return spec
-    return Spec(
-        machine=spec.machine,
-        workspace=spec.workspace,
-        shares=spec.shares,
-        run=spec.run,
-        name=spec.name,
-        warnings=loaded.warnings + spec.warnings,
-    )
+    spec = resolve(loaded.merged, loaded.place, environ, loaded.doors, force=force)
+    return structs.replace(spec, warnings=loaded.warnings + spec.warnings)
 
 
 def collect(
@@ -114,7 +109,11 @@ def collect(
     workspace = os.path.realpath(cwd)
     home = home_of(environ)
     here = Base(workspace, home, workspace)
-    lower = [default_layer(*(capacity or whole_machine())), *_user_layer(home, workspace)]
+    doors = Doors()
+    lower = [default_layer(*(capacity or whole_machine()))]
+    if (own := _users_file(home, workspace)) is not None:
+        layer, doors = own
+        lower.append(layer)
     upper = [environment_layer(environ, here), option_layer(overrides, here)]
     found = _project_file(workspace, _named_file(config_file, environ, workspace))
     merged = without = merge([*lower, *upper])
@@ -122,7 +121,7 @@ def collect(
     asked: tuple[trust.Widening, ...] = ()
     if found is not None:
         path, content, named = found
-        layer = file_layer("project", path, content, _base_of(path, home, workspace))
+        layer = project_layer(path, content, _base_of(path, home, workspace))
         merged = merge([*lower, layer, *upper])
         asked = trust.widenings(without, merged)
         vouched = named and not _in_reach(path, workspace, merged)
@@ -134,7 +133,15 @@ def collect(
         project=project,
         widenings=asked,
         warnings=misspelt_variables(environ),
+        doors=doors,
     )
+
+
+def known_doors() -> tuple[list[str], list[str]]:
+    """Names of gateways and of secrets that the user may ask for, in order. Raises ConfigError."""
+    own = _users_file(home_of(os.environ), "/")
+    doors = own[1] if own is not None else Doors()
+    return sorted({*BUILT_IN, *doors.gateways}), sorted(doors.secrets)
 
 
 def home_of(environ: Mapping[str, str]) -> str:
@@ -189,12 +196,12 @@ def _judged(path: Path, content: bytes, *, vouched: bool, needed: bool) -> Proje
     return Project(str(path), sha256, accepted, vouched, changed)
 
 
-def _user_layer(home: str, workspace: str) -> list[Layer]:
+def _users_file(home: str, workspace: str) -> tuple[Layer, Doors] | None:
     path = paths.config_file()
     content = read_config(path, follow=True)
     if content is None:
-        return []
-    return [file_layer("user", path, content, Base(str(path.parent), home, workspace))]
+        return None
+    return user_layer(path, content, Base(str(path.parent), home, workspace))
 
 
 def _base_of(path: Path, home: str, workspace: str) -> Base:

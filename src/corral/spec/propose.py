@@ -128,7 +128,13 @@ def render(proposal: Proposal) -> str:
         f"# {marker} asks for {program}, which is not on your PATH."
         for program, marker in proposal.missing.items()
     ]
-    lines += ['# env = { CI = "true" }', '# pass_env = ["LANG"]', '# timeout = "1h"', ""]
+    lines += [
+        *('# env = { CI = "true" }', '# pass_env = ["LANG"]', '# timeout = "1h"', ""),
+        *("[network]", "# Nothing can be reached unless it is named; lists for it begin with @."),
+        '# allow = ["@python", "*.example.org:443"]',
+        "# Model APIs and credentials of yours, by name; their keys never enter the sandbox.",
+        *('# gateways = ["anthropic"]', '# secrets = ["GITHUB_TOKEN"]', ""),
+    ]
     return "\n".join(lines)
 
 

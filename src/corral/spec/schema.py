@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .model import ConfigTable
+from .tables import ConfigTable
 
 
 def json_schema() -> dict[str, object]:

@@ -5,12 +5,9 @@ The tables SETTINGS and VARIABLES are what the documentation is checked against.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
-from msgspec import Struct
-
 from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES
+from .network_settings import NETWORK_SETTINGS
+from .setting import Setting
 from .sizes import (
     parse_cpus,
     parse_disk,
@@ -26,7 +23,6 @@ from .sizes import (
 from .values import (
     NAME_PATTERN,
     USER_PATTERN,
-    Base,
     EnvVar,
     NamedShare,
     choice,
@@ -48,28 +44,6 @@ from .values import (
     show_size,
     variable,
 )
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """One setting.
-
-    parse: reads a TOML value or text; raises ConfigError. adds: lower layers' items stay.
-    identity: items with an equal one replace each other. tighter: "lower" or "true" when a
-    smaller or true value can only take away; "mask" for patterns; None: every change widens.
-    bucket: the key under which the merged value is kept, if not its own.
-    """
-
-    key: str
-    option: str
-    variable: str
-    meaning: str
-    parse: Callable[[object, Base], object]
-    default: object = None
-    adds: bool = False
-    identity: Callable[[object], object] | None = None
-    tighter: Literal["lower", "true", "mask", "share"] | None = None
-    bucket: str = ""
-    show: Callable[[object], str] = str
 
 
 def _item(value: object) -> object:
@@ -336,6 +310,7 @@ SETTINGS: dict[str, Setting] = {
             tighter="lower",
             show=show_rate,
         ),
+        *NETWORK_SETTINGS,
         Setting(
             key="name",
             option="--name",

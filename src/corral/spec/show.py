@@ -11,6 +11,11 @@ from .text import printable, toml_key, toml_string
 from .values import EnvVar, NamedShare, looks_like_credential
 
 HIDDEN = "(hidden)"
+# Numbers that are shown as such.
+_PLAIN = (
+    *("machine.cpus", "limits.pids", "limits.io_weight"),
+    *("network.max_connections", "network.rate"),
+)
 
 
 def as_toml(loaded: Loaded) -> str:
@@ -105,14 +110,15 @@ def _plain(key: str, value: object) -> object:
         return {"source": value.source, "target": value.target, "writable": value.writable}
     if isinstance(value, (bool, str)):
         return value
-    plain = ("machine.cpus", "limits.pids", "limits.io_weight")
-    return value if key in plain else SETTINGS[key].show(value)
+    if key == "network.ports" and isinstance(value, tuple):
+        return list(value)
+    return value if key in _PLAIN else SETTINGS[key].show(value)
 
 
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int) else toml_string(str(value))
+    return str(value) if isinstance(value, (int, float, list)) else toml_string(str(value))
 
 
 def _share_tables(loaded: Loaded) -> Iterator[str]:

@@ -109,6 +109,16 @@ def _count(text: object, value: object, low: int, high: int, what: str, example:
     return count
 
 
+def parse_count(value: object, low: int, high: int, what: str, example: str) -> int:
+    """A whole number in a range. what: for messages, as "a port"."""
+    return _count(value, value, low, high, what, example)
+
+
+def parse_amount(value: object, low: int, high: int, *, example: str) -> int:
+    """Bytes in a range; an int is bytes."""
+    return _size(value, "this", low, high, example=example)
+
+
 def parse_cpus(value: object) -> int:
     """A number of virtual CPUs, 1 to 128: `2`, `"2"` or `"2cpu"`."""
     count: int | None = None

@@ -10,10 +10,14 @@ import re
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Struct
 
 from ..errors import ConfigError
-from .model import TABLES, ConfigTable
+from ..policy import Gateway, Secret
+from .gateways import Doors, parse_gateway_table, parse_secret_table
+from .network_settings import NamedSecret
 from .settings import SETTINGS
+from .tables import NAMED_TABLES, TABLES, ConfigTable, GatewayTable, SecretTable
 from .text import nearest, printable, toml_key
 from .values import Base, variable
 
@@ -30,10 +34,18 @@ _KINDS = {
 }
 
 
-def parse_document(content: bytes, name: str, base: Base) -> tuple[dict[str, object], str]:
-    """(values by dotted key, the decoded text) of the file called `name`; ConfigError if wrong.
+class Document(Struct, frozen=True):
+    """A file: values by dotted key, items of lists as tuples of parsed items; the decoded text."""
 
-    Items of lists come as tuples of parsed items.
+    values: dict[str, object]
+    doors: Doors
+    text: str
+
+
+def parse_document(content: bytes, name: str, base: Base, *, own: bool = True) -> Document:
+    """The file called `name`; ConfigError if it is wrong.
+
+    own: whether it is the user's own file, which alone may say where keys are found.
     """
     import tomllib
 
@@ -48,8 +60,11 @@ def parse_document(content: bytes, name: str, base: Base) -> tuple[dict[str, obj
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ConfigError(f"{shown} is not valid TOML: {printable(reason)}.") from error
     _refuse_unknown(document, shown, text)
+    if not own:
+        _refuse_doors(document, shown, text)
     _check_types(document, shown, text)
-    return _values(document, shown, text, base), text
+    doors = _doors(document, shown, text, base)
+    return Document(_values(document, shown, text, base, own=own), doors, text)
 
 
 def line_of(text: str, key: str) -> int | None:
@@ -84,10 +99,14 @@ def known_keys() -> list[str]:
 
 
 def _refuse_unknown(document: Mapping[str, object], shown: str, text: str) -> None:
+    known = [*TABLES, *NAMED_TABLES]
     for table, content in document.items():
+        if table in NAMED_TABLES:
+            _refuse_unknown_below(table, content, shown, text)
+            continue
         if table not in TABLES:
-            close = nearest(table, [*TABLES, *known_keys()])
-            raise _unknown(location(shown, text, toml_key(table)), close, list(TABLES))
+            close = nearest(table, [*known, *known_keys()])
+            raise _unknown(location(shown, text, toml_key(table)), close, known)
         rows = content if isinstance(content, list) else [content]
         for row in rows:
             if not isinstance(row, dict):
@@ -101,6 +120,38 @@ def _refuse_unknown(document: Mapping[str, object], shown: str, text: str) -> No
                     raise _unknown(location(shown, text, label), close, here)
 
 
+def _refuse_unknown_below(table: str, content: object, shown: str, text: str) -> None:
+    """Keys of [table.NAME]; a `gateway.upstream` without a name is told as such."""
+    fields = NAMED_TABLES[table].__struct_fields__
+    for name, row in content.items() if isinstance(content, dict) else ():
+        where = f"{table}.{toml_key(name)}"
+        if not isinstance(row, dict):
+            raise ConfigError(
+                f"{location(shown, text, where)}: expected a table.",
+                hint=f"Give it a name: [{table}.NAME].",
+            )
+        for field in row:
+            if field not in fields:
+                here = [f"{where}.{known}" for known in fields]
+                label = f"{where}.{toml_key(field)}"
+                raise _unknown(location(shown, text, label), nearest(label, here), here)
+
+
+def _refuse_doors(document: Mapping[str, object], shown: str, text: str) -> None:
+    for table in NAMED_TABLES:
+        if table in document:
+            raise ConfigError(
+                f"{location(shown, text, table)}: keys, commands that print them and where they "
+                "go are never taken from a project's file, accepted or not: it would decide what "
+                "becomes of your credentials.",
+                hint="Write it in your own config.toml (corral config show names its folder); "
+                f"the project may ask for it by name: [network] {_ASKED[table]} = [...].",
+            )
+
+
+_ASKED = {"gateway": "gateways", "secrets": "secrets"}
+
+
 def _unknown(where: str, close: str | None, here: list[str]) -> ConfigError:
     return ConfigError(
         f"{where} is not a known key.",
@@ -109,11 +160,20 @@ def _unknown(where: str, close: str | None, here: list[str]) -> ConfigError:
 
 
 def _check_types(document: Mapping[str, object], shown: str, text: str) -> None:
+    for table, model in NAMED_TABLES.items():
+        named = document.get(table)
+        for name, row in named.items() if isinstance(named, dict) else ():
+            _check_type(row, model, f"{table}.{toml_key(name)}.", shown, text)
+    _check_type(document, ConfigTable, "", shown, text)
+
+
+def _check_type(content: object, model: type[Struct], prefix: str, shown: str, text: str) -> None:
     try:
-        msgspec.convert(document, ConfigTable)
+        msgspec.convert(content, model)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
-        key = re.sub(r"\[[^\]]*\]", "", path.strip("`").removeprefix("$").lstrip("."))
+        below = re.sub(r"\[[^\]]*\]", "", path.strip("`").removeprefix("$").lstrip("."))
+        key = (prefix + below).rstrip(".")
         raise ConfigError(f"{location(shown, text, key)}: {_worded(reason)}.") from error
 
 
@@ -126,7 +186,30 @@ def _worded(reason: str) -> str:
     return printable(reason[:1].lower() + reason[1:])
 
 
-def _values(document: Mapping[str, object], shown: str, text: str, base: Base) -> dict[str, object]:
+def _doors(document: Mapping[str, object], shown: str, text: str, base: Base) -> Doors:
+    gateways: dict[str, Gateway] = {}
+    secrets: dict[str, Secret] = {}
+    for table in NAMED_TABLES:
+        named = document.get(table)
+        for name, row in named.items() if isinstance(named, dict) else ():
+            try:
+                if table == "gateway":
+                    wanted = msgspec.convert(row, GatewayTable)
+                    gateways[name] = parse_gateway_table(name, wanted, base)
+                else:
+                    secret = msgspec.convert(row, SecretTable)
+                    secrets[name] = parse_secret_table(name, secret, base)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{location(shown, text, f'{table}.{toml_key(name)}')}: {error.message}",
+                    hint=error.hint,
+                ) from error
+    return Doors(gateways, secrets)
+
+
+def _values(
+    document: Mapping[str, object], shown: str, text: str, base: Base, *, own: bool
+) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, setting in SETTINGS.items():
         table, _, field = key.partition(".")
@@ -139,6 +222,8 @@ def _values(document: Mapping[str, object], shown: str, text: str, base: Base) -
                 values[key] = tuple(variable(name, value) for name, value in raw.items())
             elif setting.adds and isinstance(raw, list):
                 values[key] = tuple(setting.parse(item, base) for item in raw)
+                if not own:
+                    _refuse_own_secrets(values[key])
             else:
                 values[key] = setting.parse(raw, base)
         except ConfigError as error:
@@ -146,6 +231,17 @@ def _values(document: Mapping[str, object], shown: str, text: str, base: Base) -
                 f"{location(shown, text, key)}: {error.message}", hint=error.hint
             ) from error
     return values
+
+
+def _refuse_own_secrets(items: object) -> None:
+    """A project's file says which of the user's secrets it wants, never where they go."""
+    for item in items if isinstance(items, tuple) else ():
+        if isinstance(item, NamedSecret) and item.hosts:
+            raise ConfigError(
+                f"where {item.name} may go is never taken from a project's file, accepted or not.",
+                hint=f"Write [secrets.{item.name}] with its hosts in your own config.toml, and "
+                f"name only {item.name} here.",
+            )
 
 
 def _plain(dotted: str) -> str:

@@ -2,7 +2,8 @@
 
 What counts as tightening is decided by comparison: all layers are merged with and without the
 project's file, and what then differs because of the file must be provably tighter (fewer CPUs,
-less memory, a shorter time, a read-only workspace, more masks). Everything else widens.
+less memory, a shorter time, a read-only workspace, more masks, a narrower network). Everything
+else widens.
 
 Accepted files are kept in one private JSON file in the state folder: real path to SHA-256.
 """
@@ -22,6 +23,7 @@ from .. import paths
 from ..errors import ConfigError, HostError, UntrustedConfigError
 from .files import read_config, write_atomically
 from .layers import Entry, Merged, scalar
+from .network_settings import MODES, NamedRules
 from .settings import SETTINGS
 from .text import is_unicode, printable
 from .values import NamedShare
@@ -70,6 +72,8 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
     if setting.adds:
         if setting.tighter == "mask" and not str(value).startswith("!"):
             return
+        if setting.tighter == "more":
+            return
         old = [other.value for other in without[key]]
         if value in old and setting.tighter != "mask":
             return
@@ -79,9 +83,10 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
             access = "read-write" if value.writable else "read-only"
             yield Widening(key, f"{access} access to {setting.show(value).rpartition(':')[0]}")
             return
-        yield Widening(
-            key, setting.show(value) if key == "run.env" else printable(str(value), 10_000)
-        )
+        if isinstance(value, NamedRules) and _among(value, old):
+            return
+        words = setting.asks or (setting.show if key == "run.env" else str)
+        yield Widening(key, printable(words(value), 10_000))
         return
     before = scalar(without, key)
     if value == before or _is_tighter(setting.tighter, value, before):
@@ -95,7 +100,22 @@ def _is_tighter(rule: str | None, value: object, before: object) -> bool:
         return value is True
     if rule == "lower" and isinstance(value, (int, float)):
         return before is None or (isinstance(before, (int, float)) and value < before)
+    if rule == "mode" and before is not None:
+        return MODES.index(str(value)) < MODES.index(str(before))
+    if rule == "subset" and isinstance(value, tuple) and isinstance(before, tuple):
+        return set(value) < set(before)
     return False
+
+
+def _among(value: NamedRules, old: list[object]) -> bool:
+    """Whether the user allows all of it already, in other words perhaps."""
+    allowed = {
+        (rule.host, rule.port)
+        for each in old
+        if isinstance(each, NamedRules)
+        for rule in each.rules
+    }
+    return all((rule.host, rule.port) in allowed for rule in value.rules)
 
 
 def untrusted(path: str, found: tuple[Widening, ...], *, changed: bool) -> UntrustedConfigError:

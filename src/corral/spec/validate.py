@@ -14,7 +14,10 @@ from msgspec import Struct
 
 from .. import paths
 from ..errors import ConfigError, HostError
+from .gateways import Doors
+from .keys import Reach
 from .layers import Entry, Merged, scalar
+from .masks import matcher
 from .model import (
     PROTECTED,
     Accel,
@@ -29,6 +32,7 @@ from .model import (
     Spec,
     Workspace,
 )
+from .network import refuse_both, resolve_gateways, resolve_network, resolve_secrets
 from .sizes import format_size
 from .text import has_control, is_unicode, printable
 from .values import EnvVar, NamedShare, looks_like_credential
@@ -81,9 +85,12 @@ def homes_of(home: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: bool) -> Spec:
+def resolve(
+    merged: Merged, place: Place, environ: Mapping[str, str], doors: Doors, *, force: bool
+) -> Spec:
     """The Spec of `merged`; ConfigError for anything that cannot be meant.
 
+    doors: the gateways and secrets of the user's own file.
     force: allow a workspace or share that is /, the home, a system folder, or that holds
     corral's own files.
     """
@@ -105,6 +112,16 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
         if not any(beneath(path, known) or beneath(known, path) for known in _protected(place))
     ]
     env = _environment(merged["run.env"], environ, warnings)
+    network = resolve_network(merged, warnings)
+    reach = Reach(
+        workspace=place.workspace,
+        masked=matcher(workspace.mask),
+        readable=(place.workspace, *(share.source for share in shares), *tools),
+        writable=tuple(writable),
+    )
+    gateways = resolve_gateways(merged, doors, environ, reach, warnings)
+    secrets = resolve_secrets(merged, doors, environ, reach)
+    refuse_both([name for name, _value in env], gateways, secrets)
     machine, limits = _machine(merged, place), _limits(merged)
     warnings += _tight(machine, limits)
     return Spec(
@@ -120,6 +137,9 @@ def resolve(merged: Merged, place: Place, environ: Mapping[str, str], *, force: 
             image=cast("Image", scalar(merged, "run.image")),
         ),
         limits=limits,
+        network=network,
+        gateways=gateways,
+        secrets=secrets,
         name=cast("str | None", scalar(merged, "name")) or default_name(place.workspace),
         warnings=tuple(warnings),
     )

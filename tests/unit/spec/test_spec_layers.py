@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import ConfigError
+from corral.policy import Limits as NetworkLimits
 from corral.spec import SETTINGS, VARIABLES, Limits
 from corral.spec.layers import default_layer
 from corral.spec.sizes import GIB, MIB
@@ -160,12 +161,37 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_LIMIT_IO_WEIGHT": "50",
         "CORRAL_LIMIT_IO_READ": "50MiB/s",
         "CORRAL_LIMIT_IO_WRITE": "20MiB",
+        "CORRAL_NET": "internet",
+        "CORRAL_ALLOW": "pypi.org, *.example.org:8443",
+        "CORRAL_DENY": "evil.test",
+        "CORRAL_NET_PORTS": "443,22",
+        "CORRAL_HOSTS": "db.test=192.168.1.5:5432",
+        "CORRAL_PUBLISH": "8080:80,3000",
+        "CORRAL_NET_MAX_CONNECTIONS": "10",
+        "CORRAL_NET_RATE": "2.5",
+        "CORRAL_NET_MAX_BYTES": "1GiB",
+        "CORRAL_NET_IDLE": "1m",
+        "CORRAL_GATEWAYS": "anthropic,openai",
+        "CORRAL_SECRETS": "TOKEN@api.test,TOKEN@b.test:8443",
         "CORRAL_NAME": "box",
     }
     for variable in (setting.variable for setting in SETTINGS.values() if setting.variable):
         assert variable in user.environ
         assert variable in VARIABLES
+    user.environ |= {"ANTHROPIC_API_KEY": "x", "OPENAI_API_KEY": "x", "TOKEN": "x"}
     spec = user.spec()
+    network = spec.network
+    assert (network.mode, network.ports) == ("internet", (22, 443))
+    assert [(rule.host, rule.port) for rule in network.allow] == [
+        ("pypi.org", None),
+        ("*.example.org", 8443),
+    ]
+    assert [rule.host for rule in network.deny] == ["evil.test"]
+    assert network.addresses[0].address == "192.168.1.5"
+    assert [(each.port, each.guest_port) for each in network.publish] == [(8080, 80), (3000, 3000)]
+    assert network.limits == NetworkLimits(connections=10, rate=2.5, total=1 << 30, idle=60.0)
+    assert [gateway.name for gateway in spec.gateways] == ["anthropic", "openai"]
+    assert [secret.hosts for secret in spec.secrets] == [("api.test", "b.test:8443")]
     assert spec.machine.kernel == str(kernel) and spec.machine.cold
     assert spec.machine.p9_msize == 65536 and spec.machine.checkpoints
     assert spec.machine.disk == 20 << 30

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.errors import ConfigError
-from corral.spec.model import TABLES
 from corral.spec.schema import json_schema
 from corral.spec.settings import SETTINGS
+from corral.spec.tables import TABLES
 from corral.spec.toml import line_of, parse_document
 from corral.spec.values import Base, NamedShare
 
@@ -19,7 +19,7 @@ BASE = Base("/p", "/home/u", "/p")
 
 def parse(text: str | bytes) -> dict[str, object]:
     content = text if isinstance(text, bytes) else text.encode()
-    return parse_document(content, "corral.toml", BASE)[0]
+    return parse_document(content, "corral.toml", BASE).values
 
 
 def error_of(text: str | bytes) -> ConfigError:

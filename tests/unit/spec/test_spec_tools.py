@@ -84,7 +84,7 @@ def test_a_proposal_is_what_the_project_seems_to_need(home: Path) -> None:
     assert proposal.masks == (".env", ".env.local")
     assert proposal.missing == {"go": "go.mod"}
     text = render(proposal)
-    values, _ = parse_document(text.encode(), "corral.toml", Base("/p", str(home), "/p"))
+    values = parse_document(text.encode(), "corral.toml", Base("/p", str(home), "/p")).values
     assert values["workspace.mask"] == ("/.env", "/.env.local")
     assert values["run.tools"] == (f"{home}/.nvm",)
     assert "go.mod asks for go" in text
@@ -92,7 +92,7 @@ def test_a_proposal_is_what_the_project_seems_to_need(home: Path) -> None:
 
 def test_a_proposal_for_an_empty_folder_sets_nothing(home: Path) -> None:
     text = render(propose([], "", str(home)))
-    assert parse_document(text.encode(), "corral.toml", Base("/p", str(home), "/p"))[0] == {}
+    assert parse_document(text.encode(), "corral.toml", Base("/p", str(home), "/p")).values == {}
 
 
 def test_every_line_that_is_commented_out_is_valid_too(home: Path) -> None:
@@ -101,11 +101,16 @@ def test_every_line_that_is_commented_out_is_valid_too(home: Path) -> None:
     for line in text.splitlines():
         bare = line.removeprefix("# ")
         lines.append(bare if " = " in bare or bare.startswith("[") else line)
-    values, _ = parse_document("\n".join(lines).encode(), "x", Base("/p", str(home), "/p"))
-    assert {"machine.cpus", "share", "run.tools", "run.env", "workspace.mask"} <= set(values)
+    values = parse_document("\n".join(lines).encode(), "x", Base("/p", str(home), "/p")).values
+    wanted = {"machine.cpus", "share", "run.tools", "run.env", "workspace.mask"} | {
+        "network.allow",
+        "network.gateways",
+        "network.secrets",
+    }
+    assert wanted <= set(values)
 
 
 def test_file_names_with_wild_characters_are_hidden_as_they_are(home: Path) -> None:
     text = render(propose(["a[1]*.key"], "", str(home)))
-    values, _ = parse_document(text.encode(), "x", Base("/p", str(home), "/p"))
+    values = parse_document(text.encode(), "x", Base("/p", str(home), "/p")).values
     assert values["workspace.mask"] == ("/a\\[1\\]\\*.key",)
