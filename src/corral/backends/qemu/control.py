@@ -31,7 +31,7 @@ class Monitor:
         client = QMPClient("corral")
         client.logger.disabled = True
         try:
-            await _or_ended(client.connect(sock), process)
+            await _or_ended(_greet(client, sock), process)
             yield cls(client, process)
         finally:
             with contextlib.suppress(QMPError, OSError, asyncio.TimeoutError):
@@ -145,6 +145,14 @@ class Monitor:
             await self.execute("device_add", disk.device(self._port))
 
 
+async def _greet(client: QMPClient, sock: socket.socket) -> None:
+    """Connect. Raises QMPError."""
+    try:
+        await client.connect(sock)
+    except AssertionError as error:  # what the library does when QEMU ends just after its greeting
+        raise QMPError("QEMU ended while it was greeted") from error
+
+
 async def _or_ended(awaitable: object, process: Process) -> object:
     """The result of a monitor action; ProcessError if QEMU ends before it comes."""
     task = asyncio.ensure_future(awaitable)  # type: ignore[call-overload]
@@ -162,6 +170,8 @@ async def _or_ended(awaitable: object, process: Process) -> object:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, QMPError):
                 await task
+        elif not task.cancelled():
+            task.exception()  # looked at: who waited may have been cancelled
     await _settle(process)
     raise ProcessError(f"{process.explain()}.", detail=process.last_words())
 
