@@ -30,6 +30,7 @@
     │   ├── FileExistsHereError    there is one already
     │   ├── IsFolderError          it is a folder
     │   └── NotFolderError         it is none
+    ├── PortError                  a port of this machine cannot be published
     └── UnsafeArchiveError         what a sandbox sent as its files would be unsafe here
 
 A message says what happened and, where it helps, what was tried; `hint` says what to do next.
@@ -225,6 +226,10 @@ class IsFolderError(FileError):
 
 class NotFolderError(FileError):
     """No folder, where one is needed."""
+
+
+class PortError(CorralError):
+    """A port of this machine cannot be published, or is not."""
 
 
 class UnsafeArchiveError(CorralError):

@@ -23,6 +23,7 @@ from ..images.locks import new_folder
 from ..plan import Plan
 from ..proc import crash_point
 from ..sandbox import Parts, saved
+from ..sandbox.ports import any_ports
 from ..spec import mask_matcher
 from ..spec.files import write_atomically
 from ..spec.text import printable
@@ -270,5 +271,6 @@ def forked_request(request: Request, record: Record) -> Request:
     """What a fork is asked to be: as its source, under its own name, on its own workspace."""
     spec = request.spec
     workspace = msgspec.structs.replace(spec.workspace, copy=str(record.folder / WORKSPACE))
-    spec = msgspec.structs.replace(spec, name=record.name, workspace=workspace)
+    network = any_ports(spec.network)
+    spec = msgspec.structs.replace(spec, name=record.name, workspace=workspace, network=network)
     return msgspec.structs.replace(request, spec=spec, created=time.time())

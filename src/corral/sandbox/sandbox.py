@@ -8,7 +8,9 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from ..channel import Channel, Execution
+import msgspec
+
+from ..channel import Channel, Execution, Stream
 from ..channel.failures import printable
 from ..errors import (
     ChannelError,
@@ -18,8 +20,11 @@ from ..errors import (
     NotExecutableError,
 )
 from ..plan import Plan
+from ..policy import Publish
 from .checkpoint import save
 from .machine import Machine
+from .network import Traffic
+from .ports import Port, Ports
 from .usage import Usage, measure
 from .wake import set_clock, wake
 
@@ -31,8 +36,21 @@ CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a bus
 class Sandbox:
     """A machine that runs and its channel. Made by `start`; every method needs it to be alive."""
 
-    def __init__(self, plan: Plan, machine: Machine, channel: Channel, *, first: int = 1) -> None:
-        """first: the number of its first command; lower ones belong to what it is a copy of."""
+    def __init__(
+        self,
+        plan: Plan,
+        machine: Machine,
+        channel: Channel,
+        ports: Ports,
+        traffic: Traffic,
+        *,
+        first: int = 1,
+    ) -> None:
+        """ports: the published ones; whoever made them ends them. first: the number of its first
+        command; lower ones belong to what it is a copy of.
+        """
+        self.ports = ports
+        self._traffic = traffic
         self.plan = plan
         self.machine = machine
         self.folder = machine.folder
@@ -116,6 +134,34 @@ class Sandbox:
             await streams[name].end()  # nothing goes that way
         return Execution(self._channel, number, streams, status, self.or_lost)
 
+    async def dial(self, agent: int, port: int) -> Stream:
+        """A connection to a port of an agent's loopback, IPv4 or else IPv6.
+
+        Raises GuestError when nobody listens there, ChannelError, SandboxGoneError.
+        """
+        stream = self._channel.open_stream()
+        params = {"agent": agent, "stream": stream.id, "port": port}
+        try:
+            await self.or_lost(self._channel.call("dial", params, timeout=CALL_TIMEOUT))
+        except BaseException:
+            stream.reset("nobody waits for it")
+            raise
+        return stream
+
+    # Ports of the host that lead into it
+
+    async def publish(self, publish: Publish) -> Port:
+        """Have a port of the host lead to one of agent 1's loopback. Raises PortError."""
+        return self.ports.bind(publish)
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        """Publish it no more; its connections are reset. Raises PortError."""
+        return await self.ports.remove(port, address)
+
+    async def published(self) -> tuple[Port, ...]:
+        """The ports of the host that lead into it."""
+        return self.ports.listed()
+
     @property
     def open_streams(self) -> int:
         """How many byte streams to the guest are open."""
@@ -129,7 +175,13 @@ class Sandbox:
         machine = self.machine
         root = os.getpid() if myself else machine.pid
         work = asyncio.to_thread(measure, (root,), ram=machine.memory, disk=machine.disk)
-        return await self.or_lost(work)
+        usage = await self.or_lost(work)
+        ports = self.ports.listed()
+        return msgspec.structs.replace(
+            usage,
+            received=self._traffic.received + sum(port.received for port in ports),
+            sent=self._traffic.sent + sum(port.sent for port in ports),
+        )
 
     async def kill(self, agent: int = 1) -> None:
         """End every process of an agent at once."""

@@ -39,7 +39,9 @@ from .disk import Disk, opened
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
 from .limits import bounds
 from .machine import LAST_WORDS, SETTLING, Machine
+from .network import egress
 from .parts import Parts
+from .ports import Ports
 from .run_folder import run_folder
 from .sandbox import Sandbox
 from .template import BOOT_TIMEOUT, RESTORE_TIMEOUT, template_for
@@ -75,64 +77,69 @@ async def start(
     plan has one. folder: the caller's `run_folder`, by default one of its own. console: called with
     what the guest's console says. saved: go on from this checkpoint of a sandbox with the same
     exports, as a machine of its own; the caller closes it. Raises BootError, HostError,
-    ProcessError, SandboxGoneError.
+    PortError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
     assert facts.bwrap is not None
     accel = plan.machine.accel
     limit = BOOT_TIMEOUT[accel] if boot_timeout is None else boot_timeout
     restore_limit = RESTORE_TIMEOUT[accel] if restore_timeout is None else restore_timeout
-    # Who wants to see the guest boot sees it boot.
-    template = None
-    if console_echo is None and saved is None:
-        template = await template_for(plan, parts, report, limit)
-    with (
-        contextlib.ExitStack() as files,
-        run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder,
-    ):
-        if template is not None:
-            files.callback(template.close)
-        if keep:
-            report(Notice(level="info", message=f"logs are kept in {folder}"))
-        remove = None if keep else folder
-        async with (
-            Helpers.start(
-                facts.bwrap.argv,
-                root=facts.user.uid == 0,
-                run_folder=remove,
-                bounds=bounds(plan, folder.name),
-            ) as helpers,
-            contextlib.AsyncExitStack() as stack,
+    # First: a port that is in use is found before anything is started.
+    async with Ports(plan.network.publish) as ports:
+        for notice in ports.chosen():
+            report(notice)
+        # Who wants to see the guest boot sees it boot.
+        template = None
+        if console_echo is None and saved is None:
+            template = await template_for(plan, parts, report, limit)
+        with (
+            contextlib.ExitStack() as files,
+            run_folder(plan.name, keep=keep) if folder is None else _given(folder) as folder,
         ):
-            plugged = None
-            if disk is not None and plan.disk:
-                ours = opened(disk, plan.disk, facts, helpers, report)
-                plugged = await stack.enter_async_context(ours)
+            if template is not None:
+                files.callback(template.close)
+            if keep:
+                report(Notice(level="info", message=f"logs are kept in {folder}"))
+            remove = None if keep else folder
+            async with (
+                Helpers.start(
+                    facts.bwrap.argv,
+                    root=facts.user.uid == 0,
+                    run_folder=remove,
+                    bounds=bounds(plan, folder.name),
+                ) as helpers,
+                contextlib.AsyncExitStack() as stack,
+            ):
+                plugged = None
+                if disk is not None and plan.disk:
+                    ours = opened(disk, plan.disk, facts, helpers, report)
+                    plugged = await stack.enter_async_context(ours)
 
-            def starter() -> _Start:
-                machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
-                machine.console.log.tap = console
-                return _Start(machine, plugged, report, keep=keep)
+                def starter() -> _Start:
+                    machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
+                    machine.console.log.tap = console
+                    return _Start(machine, plugged, ports, report, keep=keep)
 
-            started = starter()
-            try:
-                if template is not None:
-                    sandbox = await started.restored(stack, template, restore_limit)
-                    files.close()  # an evicted template then frees its room at once
-                    if sandbox is None:
-                        started = starter()
-                        sandbox = await stack.enter_async_context(started.run(limit))
-                else:
-                    sandbox = await stack.enter_async_context(started.run(limit, saved=saved))
+                started = starter()
                 try:
-                    yield sandbox
-                except ExecError:  # of the command; the sandbox is well
+                    if template is not None:
+                        sandbox = await started.restored(stack, template, restore_limit)
+                        files.close()  # an evicted template then frees its room at once
+                        if sandbox is None:
+                            started = starter()
+                            sandbox = await stack.enter_async_context(started.run(limit))
+                    else:
+                        sandbox = await stack.enter_async_context(started.run(limit, saved=saved))
+                    ports.serve(sandbox.dial)
+                    try:
+                        yield sandbox
+                    except ExecError:  # of the command; the sandbox is well
+                        await started.finish(sandbox)
+                        raise
                     await started.finish(sandbox)
-                    raise
-                await started.finish(sandbox)
-            finally:
-                if keep:
-                    started.save_logs()
+                finally:
+                    if keep:
+                        started.save_logs()
 
 
 @contextlib.contextmanager
@@ -144,8 +151,11 @@ def _given(folder: Path) -> Iterator[Path]:
 class _Start:
     """A machine while it becomes a sandbox, and when it ends."""
 
-    def __init__(self, machine: Machine, disk: Disk | None, report: Report, *, keep: bool) -> None:
+    def __init__(
+        self, machine: Machine, disk: Disk | None, ports: Ports, report: Report, *, keep: bool
+    ) -> None:
         self._machine = machine
+        self._ports = ports
         self._disk = disk
         machine.disk = -1 if disk is None else disk.fd
         self._plan = machine.plan
@@ -231,7 +241,7 @@ class _Start:
         next_command = await machine.why_gone.guard(attach(channel))
         crash_point("copy-attached")
         await machine.why_gone.guard(wake(channel, self._plan))
-        sandbox = Sandbox(self._plan, machine, channel, first=next_command)
+        sandbox = await self._sandbox(stack, channel, next_command)
         await sandbox.or_lost(identify(channel, self._plan))
         await sandbox.or_lost(thaw(channel))
         crash_point("copy-awake")
@@ -298,7 +308,7 @@ class _Start:
             if self._plan.machine.carrier == "vsock":
                 await awake
                 channel = await self._change_carrier(stack, channel)
-            sandbox = Sandbox(self._plan, self._machine, channel)
+            sandbox = await self._sandbox(stack, channel)
             # The guest does one after the other; nothing waits here in between.
             agents = [{**agent.setup, "machine_id": machine_id} for agent in self._plan.agents]
             await sandbox.or_lost(
@@ -314,6 +324,13 @@ class _Start:
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error
         return sandbox
+
+    async def _sandbox(
+        self, stack: contextlib.AsyncExitStack, channel: Channel, first: int = 1
+    ) -> Sandbox:
+        """With all that its agents need from the moment that they run."""
+        traffic = await stack.enter_async_context(egress(self._plan, channel, self._report))
+        return Sandbox(self._plan, self._machine, channel, self._ports, traffic, first=first)
 
     async def _wake(self, channel: Channel) -> None:
         await wake(channel, self._plan)

@@ -18,6 +18,7 @@ from ..host.copies import copy_folder, remove_tree
 from ..paths import state_dir
 from ..plan import Plan
 from ..sandbox import Parts, Sandbox, make_plan, start
+from ..sandbox.ports import any_ports
 from ..spec import Spec, mask_matcher
 from ..templates import Template
 
@@ -55,7 +56,9 @@ class Origin:
         own = OwnFolder() if workspace is None else None
         folder = own.path / "workspace" if own else _real(workspace or Path())
         copied = msgspec.structs.replace(spec.workspace, copy=str(folder))
-        origin = cls(msgspec.structs.replace(spec, name=name, workspace=copied), parts, folder, own)
+        network = any_ports(spec.network)
+        changed = msgspec.structs.replace(spec, name=name, workspace=copied, network=network)
+        origin = cls(changed, parts, folder, own)
         hidden = mask_matcher(spec.workspace.mask) if spec.workspace.mask else None
 
         def copy() -> None:

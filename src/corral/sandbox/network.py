@@ -1,0 +1,83 @@
+"""What goes out of a sandbox: its engine, fed by the guest's `connect`, for as long as it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from ..channel import Channel, Stream
+from ..events import Report
+from ..journal import Journal
+from ..network import Engine
+from ..paths import log_dir
+from ..plan import Plan
+
+JOURNAL = "network.jsonl"  # in the sandbox's log folder
+
+
+class Traffic:
+    """Bytes that agents have sent and received over the network, from their point of view."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = 0
+
+
+class _Counted:
+    """A stream of the guest's whose bytes are counted."""
+
+    __slots__ = ("_stream", "_traffic")
+
+    def __init__(self, stream: Stream, traffic: Traffic) -> None:
+        self._stream = stream
+        self._traffic = traffic
+
+    async def read(self, limit: int = 1 << 16) -> bytes:
+        """See `Stream.read`."""
+        data = await self._stream.read(limit)
+        self._traffic.sent += len(data)
+        return data
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See `Stream.write`."""
+        await self._stream.write(data)
+        self._traffic.received += len(data)
+
+    async def end(self) -> None:
+        """See `Stream.end`."""
+        await self._stream.end()
+
+    def reset(self, reason: str = "") -> None:
+        """See `Stream.reset`."""
+        self._stream.reset(reason)
+
+
+@contextlib.asynccontextmanager
+async def egress(plan: Plan, channel: Channel, report: Report) -> AsyncIterator[Traffic]:
+    """Serve the guest's connections until the end; they are decided by the plan's policy.
+
+    Where the plan has no network, a guest that asks for a connection breaks the protocol.
+    """
+    traffic = Traffic()
+    agents = [agent.number for agent in plan.agents if agent.setup["network"] is not None]
+    if not agents:
+        yield traffic
+        return
+    with contextlib.closing(Journal(log_dir(plan.name) / JOURNAL)) as journal:
+        engine = Engine(
+            plan.network,
+            agents=agents,
+            gateways=[gateway.name for gateway in plan.gateways],
+            secrets=plan.secrets,
+            report=report,
+            journal=journal,
+        )
+
+        def connect(params: dict[str, object]) -> None:
+            stream = channel.accept_stream(params.get("stream"))
+            engine.connect(params, _Counted(stream, traffic))
+
+        async with engine:
+            channel.handle("connect", connect)
+            yield traffic
