@@ -28,6 +28,7 @@ VERBS = {
     "restart": ("restart", "Stop a sandbox and start it again."),
     "rm": ("rm", "Remove sandboxes that are kept."),
     "unit": ("unit", "Print a systemd unit for a sandbox that is kept."),
+    "verify": ("verify", "Attack a sandbox on this host, and say what held."),
     "doctor": ("doctor", "Show what this host gives, what is missing, how to get it."),
     "config": ("config", "Write, show and describe the configuration."),
     "trust": ("trust", "Accept this project's corral.toml as it is now."),

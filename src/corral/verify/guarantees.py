@@ -1,0 +1,44 @@
+"""The promises that probes belong to, in the words of docs/threat-model.md."""
+
+from __future__ import annotations
+
+from .model import Guarantee
+
+_TEXTS = {
+    "Files": {
+        "read-only": "What is shared read-only stays as it is",
+        "paths": "Links, paths and races lead to nothing that is not shared",
+        "unshared": "What is not shared is not there",
+        "inert": "Nothing with rights of its own reaches the host",
+    },
+    "The repository and corral itself": {
+        "repository": "What git on the host obeys stays as it is",
+    },
+    "Restored machines": {
+        "own-identity": "No two sandboxes share random numbers, names or ids",
+    },
+    "Network and jail": {
+        "own-machine": "A sandbox has a kernel of its own and the devices that were asked for",
+        "filter": "No process of a jail escapes its filter",
+        "jail": "A jail keeps what is in it away from the guest",
+        "no-network": "Without a policy that allows it nothing is reached",
+    },
+    "Channel": {
+        "protocol": "A guest that breaks the protocol harms itself only",
+        "carrier": "Nobody but corral and the guest's supervisor speaks on the channel",
+    },
+    "Files that are copied": {
+        "archives": "What is copied out makes nothing outside its target",
+    },
+    "Helpers on the host": {
+        "confined": "What serves a sandbox on the host is confined",
+        "environment": "No variable and no secret of the host is in the guest",
+        "local-users": "No other local user reaches a sandbox",
+        "bounded": "A guest that exhausts something exhausts its own",
+    },
+}
+GUARANTEES = {
+    key: Guarantee(key=key, section=section, text=text)
+    for section, texts in _TEXTS.items()
+    for key, text in texts.items()
+}

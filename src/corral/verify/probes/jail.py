@@ -1,0 +1,432 @@
+"""The jail in the guest: what an agent could try there to become the guest's root."""
+
+from __future__ import annotations
+
+import platform
+
+from ..judging import breach_if, refused, runnable, tried_if
+from ..model import NotTried
+from ..registry import Registry
+from ..scenes import Inside
+
+JAIL = Registry("jail")
+probe = JAIL.probe
+
+REFUSALS = ("EPERM", "EACCES", "ENODEV", "ENOENT", "EROFS", "ENOSYS", "EINVAL", "ENOTDIR", "ESRCH")
+
+# A user namespace of its own, with all capabilities there.
+OWN_NAMESPACE = """
+def own_namespace():
+    uid, gid = os.getuid(), os.getgid()
+    check(libc.unshare(0x10000000 | 0x20000))
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+"""
+
+
+async def in_both(scene: Inside, code: str, at_least: int) -> str:
+    """The attack from the jail, and with all capabilities of a user namespace there."""
+    plain = await scene.jail(f"{code}\nattack()")
+    seen = refused(plain, *REFUSALS, at_least=at_least)
+    inner = await scene.jail(
+        f"{OWN_NAMESPACE}{code}\n"
+        "try:\n    own_namespace()\n"
+        "except OSError as error:\n    outcome['namespace'] = errno.errorcode[error.errno]\n"
+        "else:\n    attack()"
+    )
+    if "namespace" in inner:  # they cannot be made here at all
+        return f"{seen}; user namespaces cannot be made there"
+    return f"{seen}; as root of a namespace: {refused(inner, *REFUSALS, at_least=at_least)}"
+
+
+@probe(
+    "guest-root-is-root",
+    "jail",
+    "The control: outside the jail root has every capability and no filter, so attacks mean it.",
+    scene="any",
+)
+async def guest_root(scene: Inside) -> str:
+    found = await scene.root("outcome['status'] = open('/proc/self/status').read()")
+    runnable(found)
+    status = dict(line.split(":\t", 1) for line in found["status"].splitlines() if ":\t" in line)
+    full = int(status["CapEff"], 16) >= 0x1FFFFFFFFF and status["Seccomp"] == "0"
+    tried_if(full and status["Uid"].split()[0] == "0", "it has not")
+    return "uid 0, every capability, no filter"
+
+
+@probe(
+    "filter-of-every-process",
+    "filter",
+    "A process of the jail runs without the filter, or may gain privileges.",
+    scene="any",
+)
+async def filtered(scene: Inside) -> str:
+    found = await scene.jail("""
+for pid in os.listdir("/proc"):
+    if pid.isdigit():
+        with open(f"/proc/{pid}/status") as file:
+            lines = [l.split() for l in file if l.startswith(("Seccomp:", "NoNewPrivs:"))]
+        outcome[pid] = " ".join(f"{name}{value}" for name, value in sorted(lines))
+""")
+    runnable(found)
+    wrong = {pid: how for pid, how in found.items() if how != "NoNewPrivs:1 Seccomp:2"}
+    breach_if(wrong, f"not filtered: {wrong}")
+    return f"{len(found)} processes, all filtered and without new privileges"
+
+
+@probe(
+    "vsock-family",
+    "filter",
+    "The jail makes AF_VSOCK sockets, by every kind and by high bits of the number.",
+    scene="any",
+)
+async def vsock_family(scene: Inside) -> str:
+    outcome = await scene.jail("""
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+    attempt(f"kind {kind}", socket.socket, 40, kind)
+attempt("pair", lambda: socket.socketpair(40, socket.SOCK_STREAM))
+attempt("high bits", syscall, 41 if os.uname().machine == "x86_64" else 198, 40 | 1 << 32, 1, 0)
+attempt("device", os.open, "/dev/vsock", os.O_RDWR)
+""")
+    return refused(outcome, "EAFNOSUPPORT", "ENOENT", "EOPNOTSUPP", "ENOTSUP", at_least=6)
+
+
+@probe(
+    "io-uring",
+    "filter",
+    "The jail sets up io_uring, whose operations no filter sees.",
+    scene="any",
+)
+async def io_uring(scene: Inside) -> str:
+    outcome = await scene.jail("""
+for entries in (1, 8, 4096):
+    attempt(f"{entries} entries", syscall, 425, entries, bytes(120))
+""")
+    return refused(outcome, "ENOSYS", "EPERM", at_least=3)
+
+
+FOREIGN = """
+def child(how):
+    pid = os.fork()
+    if pid == 0:
+        if how == "x32":
+            os._exit(7 if libc.syscall(ctypes.c_long(0x40000000 | 39)) > 0 else 8)
+        libc.mmap.restype = ctypes.c_void_p
+        place = libc.mmap(None, ctypes.c_size_t(4096), 7, 0x22, -1, ctypes.c_long(0))
+        # mov eax, 20 (getpid of the 32-bit table); int 0x80; ret
+        ctypes.memmove(place, bytes.fromhex("b814000000cd80c3"), 8)
+        os._exit(7 if ctypes.CFUNCTYPE(ctypes.c_int)(place)() > 0 else 8)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+for how in ("32-bit", "x32"):
+    outcome[how] = str(child(how))
+"""
+
+
+@probe(
+    "foreign-system-calls",
+    "filter",
+    "System calls of the 32-bit and x32 tables, whose numbers mean something else, are made.",
+    scene="any",
+)
+async def foreign_calls(scene: Inside) -> str:
+    if platform.machine() != "x86_64":
+        raise NotTried("only x86_64 has other tables")
+    found, control = await scene.jail(FOREIGN), await scene.root(FOREIGN)
+    runnable(found)
+    breach_if("7" in found.values(), f"they work in the jail: {dict(found)}")
+    tried_if(control.get("32-bit") == "7", "they do not work outside the jail either")
+    tried_if(set(found.values()) == {"-31"}, f"they ended otherwise: {dict(found)}")  # SIGSYS
+    return "each ends its process; outside the jail they work"
+
+
+@probe(
+    "starter-of-commands",
+    "jail",
+    "What starts commands, which has the supervisor's memory, is traced, read and signalled.",
+    scene="any",
+    cites=("CVE-2019-5736",),
+)
+async def starter(scene: Inside) -> str:
+    outcome = await scene.jail("""
+pid = os.getppid()
+while open(f"/proc/{pid}/stat").read().split(") ")[1].split()[1] not in ("0", "1"):
+    pid = int(open(f"/proc/{pid}/stat").read().split(") ")[1].split()[1])
+attempt("ptrace", lambda: check(libc.ptrace(16, pid, None, None)))
+attempt("seize", lambda: check(libc.ptrace(0x4206, pid, None, None)))
+for name in ("mem", "environ", "maps", "fd", "root", "cwd", "auxv"):
+    def look():
+        path = f"/proc/{pid}/{name}"
+        os.listdir(path) if name in ("fd", "root", "cwd") else open(path, "rb").read(1)
+    attempt(name, look)
+attempt("its program", lambda: os.close(os.open(f"/proc/{pid}/exe", os.O_WRONLY)))
+buffer = ctypes.create_string_buffer(64)
+vector = (ctypes.c_void_p * 2)(ctypes.addressof(buffer), 64)
+remote = (ctypes.c_void_p * 2)(0x400000, 64)
+attempt("its memory", lambda: check(libc.process_vm_readv(pid, vector, 1, remote, 1, 0)))
+attempt("its descriptors", lambda: syscall(438, os.pidfd_open(pid), 3, 0))
+""")
+    return refused(outcome, "EPERM", "EACCES", "ETXTBSY", at_least=12)
+
+
+@probe(
+    "leaked-descriptors",
+    "jail",
+    "A descriptor or working folder that was left open leads out of the jail.",
+    scene="any",
+    cites=("CVE-2024-21626",),
+)
+async def descriptors(scene: Inside) -> str:
+    execution = await scene.jail("""
+inner = ("pipe:", "socket:", "/dev/null", "/dev/pts/", "anon_inode:")
+for pid in ("self", "1"):
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        continue
+    for name in names:
+        try:
+            leads = os.readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue
+        if not leads.startswith(inner) and not leads.startswith("/proc/"):
+            outcome[f"{pid}/{name}"] = leads
+    outcome[f"{pid}/cwd"] = os.readlink(f"/proc/{pid}/cwd")
+def climb(number):
+    os.stat(f"/proc/self/fd/{number}/../../../toolbox")
+for number in range(3, 64):
+    try:
+        climb(number)
+        outcome[f"climb {number}"] = "done"
+    except OSError:
+        pass
+""")
+    runnable(execution)
+    folders = {name: to for name, to in execution.items() if not name.endswith("/cwd")}
+    breach_if(folders, f"open in the jail: {folders}")
+    return f"none; working folders: {', '.join(sorted(set(execution.values())))}"
+
+
+@probe(
+    "guests-folders",
+    "jail",
+    "The folders and processes of the guest and of other agents are looked for.",
+    scene="any",
+)
+async def folders(scene: Inside) -> str:
+    outcome = await scene.jail("""
+for path in ("/agents", "/toolbox", "/corral", "/proc/1/root/agents", "/proc/1/cwd/agents"):
+    attempt(path, os.listdir, path)
+names = {open(f"/proc/{p}/comm").read().strip() for p in os.listdir("/proc") if p.isdigit()}
+for name in names & {"kthreadd", "supervisor", "virtiofsd"}:
+    outcome[name] = "done"
+""")
+    return refused(outcome, "ENOENT", "EACCES", at_least=5)
+
+
+@probe(
+    "mounting-exports",
+    "jail",
+    "Exports, kernel file systems and the first root are mounted in the jail.",
+    scene="any",
+)
+async def mounting(scene: Inside) -> str:
+    return await in_both(scene, MOUNTS, 10)
+
+
+MOUNTS = """
+def attack():
+    os.makedirs("/tmp/m", exist_ok=True)
+    for tag in ("toolbox", "agent1", "agent2"):
+        attempt("virtiofs " + tag, mount, tag, "/tmp/m", "virtiofs")
+        attempt("9p " + tag, mount, tag, "/tmp/m", "9p", 0, "trans=virtio")
+    for kind in ("devtmpfs", "debugfs", "rootfs", "tracefs"):
+        attempt(kind, mount, kind, "/tmp/m", kind)
+"""
+
+
+@probe(
+    "cgroup-release-agent",
+    "jail",
+    "A control group with a release agent is mounted, to have the kernel start a program.",
+    scene="any",
+    cites=("CVE-2022-0492",),
+)
+async def release_agent(scene: Inside) -> str:
+    return await in_both(
+        scene,
+        """
+def attack():
+    os.makedirs("/tmp/cg", exist_ok=True)
+    for options in ("memory", "rdma", "pids", "none,name=x"):
+        attempt("cgroup " + options, mount, "cgroup", "/tmp/cg", "cgroup", 0, options)
+    attempt("release agent", os.open, "/tmp/cg/release_agent", os.O_WRONLY)
+""",
+        5,
+    )
+
+
+@probe(
+    "own-limits",
+    "bounded",
+    "The jail changes the limits of its own control group.",
+    scene="any",
+)
+async def own_limits(scene: Inside) -> str:
+    outcome = await scene.jail("""
+os.makedirs("/tmp/cg2", exist_ok=True)
+def put(name, text):
+    with open("/tmp/cg2/" + name, "w") as file:
+        file.write(text)
+attempt("mount", mount, "cgroup2", "/tmp/cg2", "cgroup2")
+if outcome["mount"] == "done":   # root of the jail may see its own part of the tree
+    outcome.clear()
+for name, text in (("cgroup.kill", "1"), ("memory.max", "max"), ("pids.max", "max"),
+                   ("cgroup.procs", "1"), ("cgroup.subtree_control", "+pids")):
+    attempt(name, put, name, text)
+""")
+    refusals = ("EPERM", "EACCES", "ENOENT", "EROFS", "EBUSY", "ENODEV", "EINVAL")
+    return refused(outcome, *refusals, at_least=5)
+
+
+@probe(
+    "kernel-settings",
+    "jail",
+    "Settings of the guest's kernel that start programs or weaken it are written.",
+    scene="any",
+)
+async def settings(scene: Inside) -> str:
+    return await in_both(
+        scene,
+        """
+def put(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+def attack():
+    for path, text in (("kernel/core_pattern", "|/tmp/x"), ("kernel/modprobe", "/tmp/x"),
+                       ("vm/overcommit_memory", "1"), ("fs/protected_symlinks", "0")):
+        attempt(path, put, "/proc/sys/" + path, text)
+    attempt("sysrq", put, "/proc/sysrq-trigger", "h")
+    attempt("uevent helper", put, "/sys/kernel/uevent_helper", "/tmp/x")
+""",
+        6,
+    )
+
+
+@probe(
+    "kernel-memory-and-modules",
+    "jail",
+    "Modules are loaded, kernel memory, ports, logs and another kernel are asked for.",
+    scene="any",
+)
+async def modules(scene: Inside) -> str:
+    return await in_both(
+        scene,
+        """
+def attack():
+    for path in ("/proc/kcore", "/proc/kmsg", "/dev/mem", "/dev/port", "/dev/kmsg"):
+        attempt(path, os.open, path, os.O_RDONLY)
+    intel = os.uname().machine == "x86_64"
+    attempt("module", syscall, 175 if intel else 105, b"", 0, b"")
+    attempt("module of a file", syscall, 313 if intel else 273, 0, b"", 0)
+    attempt("kexec", syscall, 246 if intel else 104, 0, 0, None, 0)
+    attempt("clock", syscall, 227 if intel else 112, 0, struct.pack("qq", 1, 0))
+    attempt("memory device", os.mknod, "/tmp/mem", 0o020666, os.makedev(1, 1))
+    attempt("port of the channel", os.mknod, "/tmp/port", 0o020666, os.makedev(247, 1))
+""",
+        11,
+    )
+
+
+@probe(
+    "open-by-handle",
+    "jail",
+    "The folder above the jail is opened by a file handle, by guessing inode numbers.",
+    scene="any",
+)
+async def open_by_handle(scene: Inside) -> str:
+    return await in_both(
+        scene,
+        """
+def attack():
+    folder = os.open("/", os.O_RDONLY)
+    for inode in (1, 2, 3):
+        handle = ctypes.create_string_buffer(struct.pack("Ii", 8, 1) + struct.pack("II", inode, 0))
+        attempt(f"inode {inode}", lambda: check(libc.open_by_handle_at(folder, handle, 0)))
+""",
+        3,
+    )
+
+
+@probe(
+    "terminal-injection",
+    "jail",
+    "Characters are typed into a terminal outside the jail (TIOCSTI, TIOCLINUX).",
+    scene="any",
+    cites=("CVE-2017-5226",),
+)
+async def terminal(scene: Inside) -> str:
+    outcome = await scene.jail("""
+import fcntl
+for path in ("/dev/tty", "/dev/console", "/dev/tty0", "/dev/tty1", "/dev/ttyS0", "/dev/hvc0"):
+    def type_into():
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        fcntl.ioctl(fd, 0x5412, b"x")   # TIOCSTI
+    attempt(path, type_into)
+for number in (0, 1, 2):
+    attempt(f"descriptor {number}", fcntl.ioctl, number, 0x5412, b"x")
+""")
+    return refused(outcome, "ENXIO", "ENOENT", "ENOTTY", "EACCES", "EPERM", "EIO", at_least=9)
+
+
+@probe(
+    "abstract-sockets",
+    "jail",
+    "Abstract sockets of the guest, which have no file, are connected to from the jail.",
+    scene="any",
+    cites=("CVE-2020-15257",),
+)
+async def abstract_sockets(scene: Inside) -> str:
+    name = "corral-verify-abstract"
+    listening = await scene.root(f"""
+server = socket.socket(socket.AF_UNIX)
+server.bind("\\0{name}")
+server.listen()
+with socket.socket(socket.AF_UNIX) as client:
+    attempt("control", client.connect, "\\0{name}")
+pid = os.fork()
+if pid == 0:   # goes on listening
+    os.setsid()
+    signal.alarm(20)
+    signal.pause()
+""")
+    tried_if(listening.get("control") == "done", "it cannot be connected to in the guest either")
+    outcome = await scene.jail(f"""
+def connect(name):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(name)
+attempt("the guest's", connect, "\\0{name}")
+attempt("X11", connect, "\\0/tmp/.X11-unix/X0")
+""")
+    return refused(outcome, "ECONNREFUSED", "ENOENT", "EPERM", at_least=2)
+
+
+@probe(
+    "power-off",
+    "jail",
+    "The jail powers the machine off.",
+    scene="any",
+    last=True,
+)
+async def power_off(scene: Inside) -> str:
+    # In a child of a PID namespace of its own root could end that namespace (reboot(2)), no more.
+    try:
+        outcome = await scene.jail("attempt('power off', lambda: check(libc.reboot(0x4321fedc)))")
+    except NotTried:
+        how = "the jail has ended"
+    else:
+        how = ", ".join(outcome.values())
+    alive = await scene.root("outcome['alive'] = 'yes'")
+    runnable(alive)
+    breach_if(alive.get("alive") != "yes", "the machine is off")
+    return f"the machine goes on ({how})"

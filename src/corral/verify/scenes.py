@@ -1,0 +1,176 @@
+"""Where probes are carried out: this host, the user's own sandbox, a staged one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from ..errors import CorralError
+from ..events import Report
+from ..host import Facts
+from ..host.limits import capacity
+from ..plan import Plan
+from ..plan.model import AGENT_UID_BASE
+from ..sandbox import Sandbox, make_plan, prepare, start
+from ..spec import Spec, load_spec
+from .processes import descendants, start_time
+from .runner import Runner
+
+CANARY = "CORRAL_VERIFY_CANARY"  # a variable of the host that must be nowhere else
+NAME = "verify"
+
+
+class Ground:
+    """This host. scratch: a folder of verify's own, removed afterwards."""
+
+    def __init__(self, scratch: Path, facts: Facts) -> None:
+        self.scratch = scratch
+        self.facts = facts
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder."""
+        made = self.scratch / f"{name}-{secrets.token_hex(3)}"
+        made.mkdir()
+        return made
+
+
+class Inside(Ground):
+    """A running sandbox, attacked from its jail and by its root.
+
+    root, jail: run a program as the guest's root, and in agent 1's jail. canary: the value of a
+    variable that the host had when it was planned.
+    """
+
+    def __init__(self, scratch: Path, facts: Facts, spec: Spec, canary: str) -> None:
+        super().__init__(scratch, facts)
+        self.spec = spec
+        self.canary = canary
+        self.workspace = Path(spec.workspace.on_host)
+        self.sandbox: Sandbox
+        self.root: Runner
+        self.jail: Runner
+        self.ended = False
+        self.processes: dict[int, str] = {}  # those of the sandbox, and when each began
+        self.run_folder = scratch
+        self.other: asyncio.Future[dict[str, str]] | None = None  # what a second sandbox drew
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the sandbox."""
+        return self.sandbox.plan
+
+    @property
+    def agent_id(self) -> int:
+        """The id of agent 1 in the guest, outside its jail."""
+        return AGENT_UID_BASE + 1
+
+    def exported(self, path: Path | str) -> str:
+        """Where the guest's root sees a path of the workspace's export."""
+        return f"/agents/1/export{path}"
+
+    def _heard(self, report: Report) -> Report:
+        """What happens, but for the end that an attack has brought about on purpose."""
+        return lambda event: None if self.ended else report(event)
+
+    @contextlib.asynccontextmanager
+    async def running(self, environ: Mapping[str, str], report: Report) -> AsyncIterator[None]:
+        """Start the sandbox, and end it. Raises CorralError."""
+        plan = make_plan(self.spec, self.facts, {**environ, CANARY: self.canary})
+        parts = prepare(plan, self.facts, report)
+        with contextlib.ExitStack() as stack:
+            variable = os.environ.get(CANARY)
+            os.environ[CANARY] = self.canary  # what the helpers could inherit
+            stack.callback(_restore, variable)
+            try:
+                async with start(plan, parts, self._heard(report)) as self.sandbox:
+                    self.root, self.jail = Runner(self.sandbox, 0), Runner(self.sandbox, 1)
+                    self.run_folder = self.sandbox.folder
+                    pids = descendants(self.sandbox.machine.pid)
+                    self.processes = {pid: start_time(pid) for pid in pids}
+                    yield
+                    await self.root.close()
+                    await self.jail.close()
+            except CorralError:
+                if not self.ended:  # by a probe, on purpose
+                    raise
+
+
+class Staged(Inside):
+    """A sandbox on a workspace of verify's own.
+
+    shared: a share that is read-only. writable: one that is not. tool: a folder of programs.
+    outside: a folder that is not shared, with the file `secret`, whose content is `secret`.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        facts: Facts,
+        environ: Mapping[str, str],
+        *,
+        further: Mapping[str, object],
+    ) -> None:
+        base = scratch / "files"
+        self.base = base
+        self.shared, self.writable = base / "shared", base / "writable"
+        self.tool, self.outside = base / "tool", base / "outside"
+        self.secret = f"secret of the host {secrets.token_hex(8)}"
+        workspace = base / "workspace"
+        for folder in (workspace, self.shared, self.writable, self.tool, self.outside):
+            tree(folder)
+        (self.outside / "secret").write_text(self.secret)
+        (workspace / ".env").write_text(self.secret)
+        repository(workspace)
+        overrides: dict[str, object] = {
+            "name": NAME,
+            "share": [f"{self.shared}:/mnt/shared", f"{self.writable}:/mnt/writable:rw"],
+            "run.tools": [str(self.tool)],
+            "workspace.mask": [".env"],
+            "workspace.read_only": False,
+            **further,
+        }
+        spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
+        super().__init__(scratch, facts, spec, secrets.token_hex(16))
+
+
+def tree(folder: Path) -> None:
+    """What `inside.WRITES` works on."""
+    folder.mkdir(parents=True)
+    for name in ("file", "other", "program"):
+        (folder / name).write_text(f"{name}\n")
+    (folder / "folder").mkdir()
+
+
+def repository(folder: Path) -> None:
+    """A git repository as far as git's own configuration goes; no git is run for it."""
+    root = folder / ".git"
+    (root / "hooks").mkdir(parents=True)
+    (root / "HEAD").write_text("ref: refs/heads/main\n")
+    (root / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    (root / "hooks" / "pre-commit").write_text("#!/bin/sh\nexit 0\n")
+    for name in ("objects", "refs"):
+        (root / name).mkdir()
+    (folder / "corral.toml").write_text("# of the project\n")
+
+
+def state(folder: Path) -> dict[str, object]:
+    """Everything about a folder that an attack could change, to compare."""
+    found: dict[str, object] = {}
+    for path in sorted([folder, *folder.rglob("*")]):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        kept = (status.st_mode, status.st_uid, status.st_ino, status.st_nlink, *times, content)
+        found[str(path.relative_to(folder))] = kept
+    return found
+
+
+def _restore(variable: str | None) -> None:
+    if variable is None:
+        os.environ.pop(CANARY, None)
+    else:
+        os.environ[CANARY] = variable
