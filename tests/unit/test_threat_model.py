@@ -1,10 +1,12 @@
-"""The threat model names every security test, and each test that it names exists."""
+"""The threat model names every security test and every probe, and each that it names exists."""
 
 from __future__ import annotations
 
 import ast
 import re
 from pathlib import Path
+
+from corral.verify import GUARANTEES, all_probes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "threat-model.md").read_text()
@@ -42,3 +44,22 @@ def test_every_guarantee_says_how_it_is_enforced_and_what_attacks_it() -> None:
         what, how, tests = (cell.strip() for cell in row.strip("|").split("|"))
         assert what and re.search(r"`tests/\S+::\w+`", tests), row
         assert how or what.startswith("(the control"), row
+
+
+def probes_on_the_page() -> dict[tuple[str, str], list[str]]:
+    """(section, guarantee): the ids of its probes, as `corral verify` is said to try them."""
+    found = {}
+    for part in re.split(r"^###? ", PAGE, flags=re.MULTILINE)[1:]:
+        section, _, rest = part.partition("\n")
+        for item in re.findall(r"^- \*([^*]+)\*: ((?:.+\n)(?:  .+\n)*)", rest, re.MULTILINE):
+            found[section, " ".join(item[0].split())] = re.findall(r"`([a-z0-9-]+)`", item[1])
+    return found
+
+
+def test_every_probe_is_in_the_threat_model_with_its_guarantee() -> None:
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for probe in all_probes():
+        guarantee = GUARANTEES[probe.guarantee]
+        wanted.setdefault((guarantee.section, guarantee.text), []).append(probe.id)
+    assert probes_on_the_page() == wanted
+    assert len(all_probes()) >= 80

@@ -79,7 +79,7 @@ with open("/proc/net/dev") as file:
     "own-machine",
     "The machine has a device that nobody asked for: a disk, a network card, a USB controller.",
     scene="any",
-    cites=("CVE-2015-3456", "CVE-2021-3682"),
+    cites=("CVE-2015-3456",),
 )
 async def devices(scene: Inside) -> str:
     found = await scene.root("""
@@ -224,7 +224,6 @@ async def identity(scene: Inside) -> str:
     "own-identity",
     "A second sandbox of the same template draws the same random bytes and has the same ids.",
     scene="staged",
-    cites=("CVE-2013-7373",),
 )
 async def restored_twice(scene: Inside) -> str:
     if scene.other is None:
