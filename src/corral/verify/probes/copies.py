@@ -327,7 +327,7 @@ async def archive_traversal(scene: Ground) -> str:
     "archives",
     "An archive makes links that lead out, and writes through its own links.",
     scene="host",
-    cites=("CVE-2019-11249",),
+    cites=("CVE-2019-1002101", "CVE-2019-11249"),
 )
 async def archive_links(scene: Ground) -> str:
     return await hostile(
