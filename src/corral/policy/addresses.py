@@ -32,7 +32,7 @@ METADATA: frozenset[IPAddress] = frozenset(
 )
 
 _SPECIAL_IPV4 = (
-    ("0.0.0.0/8", "this host"),
+    ("0.0.0.0/8", "unspecified"),
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "private"),  # shared between carriers and their customers, RFC 6598
     ("127.0.0.0/8", "loopback"),
@@ -51,7 +51,7 @@ _SPECIAL_IPV4 = (
 
 # Outside 2000::/3 nothing is public; these say what it is, and what within it is not public.
 _SPECIAL_IPV6 = (
-    ("::/128", "this host"),
+    ("::/128", "unspecified"),
     ("::1/128", "loopback"),
     ("::/96", "reserved"),  # IPv4-compatible, RFC 4291 2.5.5.1
     ("64:ff9b:1::/48", "private"),  # NAT64 of a site's own, RFC 8215
@@ -59,10 +59,10 @@ _SPECIAL_IPV6 = (
     ("fe80::/10", "link-local"),
     ("fec0::/10", "private"),  # site-local, RFC 3879
     ("ff00::/8", "multicast"),
-    ("2001::/32", "a tunnel"),  # Teredo, RFC 4380
+    ("2001::/32", "tunnel"),  # Teredo, RFC 4380
     ("2001::/23", "reserved"),
     ("2001:db8::/32", "documentation"),
-    ("2002::/16", "a tunnel"),  # 6to4: the IPv4 address in it may be anyone's, RFC 7526
+    ("2002::/16", "tunnel"),  # 6to4: the IPv4 address in it may be anyone's, RFC 7526
     ("3fff::/20", "documentation"),
 )
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -93,7 +93,7 @@ def special(address: IPAddress) -> str:
 
 def is_this_host(address: IPAddress) -> bool:
     """Whether it leads to this very machine wherever that is: loopback, and 0.0.0.0 and ::."""
-    return any(form.is_loopback or special_block(form) == "this host" for form in forms(address))
+    return any(form.is_loopback or special_block(form) == "unspecified" for form in forms(address))
 
 
 def special_block(address: IPAddress) -> str:

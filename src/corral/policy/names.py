@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-import idna
 from msgspec import Struct
 
 MAX_TEXT = 1024  # characters looked at; a name of 253 bytes in non-ASCII letters has fewer
@@ -113,22 +112,19 @@ def _mapped(text: str) -> str:
     """Lower case, and what UTS 46 says is the same letter or dot."""
     if text.isascii():
         return text.lower()
+    import idna  # it takes milliseconds, and most names need none of it
+
     try:
         return idna.uts46_remap(text, std3_rules=False, transitional=False)
     except UnicodeError as error:
-        raise BadName(f"{shown(text)} is not a host name: {error}.") from error
+        raise _no_name(text, error) from error
 
 
 def _label(label: str, text: str, *, last: bool) -> str:
     if not label.isascii():
         label = _a_label(label, text)
     if label.startswith("xn--"):
-        try:
-            again = idna.alabel(idna.ulabel(label)).decode("ascii")
-        except UnicodeError as error:
-            raise BadName(f"{shown(text)} is not a host name: {error}.") from error
-        if again != label:
-            raise BadName(f"{shown(text)} has a part that no name is encoded as: {label}.")
+        _check_a_label(label, text)
     elif len(label) > MAX_LABEL:
         raise BadName(f"{shown(text)} has a part longer than {MAX_LABEL} characters.")
     elif not (_LAST if last else _LABEL).fullmatch(label):
@@ -139,11 +135,29 @@ def _label(label: str, text: str, *, last: bool) -> str:
     return label
 
 
+def _check_a_label(label: str, text: str) -> None:
+    import idna
+
+    try:
+        again = idna.alabel(idna.ulabel(label)).decode("ascii")
+    except UnicodeError as error:
+        raise _no_name(text, error) from error
+    if again != label:
+        raise BadName(f"{shown(text)} has a part that no name is encoded as: {label}.")
+
+
+def _no_name(text: str, error: UnicodeError) -> BadName:
+    why = str(error).encode("ascii", "backslashreplace").decode("ascii")
+    return BadName(f"{shown(text)} is not a host name: {why}.")
+
+
 def _a_label(label: str, text: str) -> str:
+    import idna
+
     try:
         return idna.alabel(label).decode("ascii")
     except UnicodeError as error:
-        raise BadName(f"{shown(text)} is not a host name: {error}.") from error
+        raise _no_name(text, error) from error
 
 
 def _ipv4(parts: list[str], text: str) -> IPv4Address:

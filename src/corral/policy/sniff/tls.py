@@ -40,10 +40,10 @@ class TlsStart:
 
     def feed(self, data: bytes) -> bytes:
         """What of it may be passed on. Raises Refused."""
+        if self._held:
+            data, self._held = self._held + data, b""
         if self._open:
             return data
-        data = self._held + data
-        self._held = b""
         if self.waiting:
             self._held = data
             return b""
