@@ -88,7 +88,13 @@ def _check_user(kept: Kept, user: str | None) -> None:
 
 
 def variables(named: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of --env: NAME=VALUE, or NAME for the user's own. Raises ConfigError."""
+    """The variables of --env: NAME=VALUE, or NAME for the user's own. Raises ConfigError.
+
+    What looks like a credential is warned about on standard error.
+    """
+    import click
+
+    from ..spec.credentials import credential_warning
     from ..spec.values import Base, parse_env
 
     found = {}
@@ -102,4 +108,6 @@ def variables(named: Sequence[str], environ: Mapping[str, str]) -> dict[str, str
                 hint=f"Set it, or give a value: {variable.name}=VALUE.",
             )
         found[variable.name] = value
+        if (warning := credential_warning(variable.name, value)) is not None:
+            click.echo(f"corral: warning: {warning}", err=True)
     return found

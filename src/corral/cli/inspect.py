@@ -50,6 +50,6 @@ def command(name: str) -> None:
 
 def _shown(name: str, value: str) -> list[str]:
     """A variable, without the value of what looks like a credential."""
-    from ..spec.values import looks_like_credential
+    from ..spec.credentials import holds_credential
 
-    return [name, "(hidden)" if looks_like_credential(name) else value]
+    return [name, "(hidden)" if holds_credential(name, value) else value]

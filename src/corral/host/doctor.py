@@ -10,7 +10,7 @@ from collections.abc import Callable
 from .. import paths
 from ..errors import CorralError, HostError
 from ..events import Phase, Report
-from . import apparmor, checks
+from . import apparmor, checks, doors
 from .checks import Check
 from .consent import Confirm, ask_on_terminal, unattended
 from .facts import Facts, Need, measure
@@ -43,6 +43,10 @@ def judge(facts: Facts, system: System) -> list[Check]:
         checks.check_kvm(facts),
         checks.check_vsock(facts, can_fetch=can_fetch),
         checks.check_checkpoints(facts, can_fetch=can_fetch),
+        doors.check_network(),
+        doors.check_certificates(doors.bundle(system)),
+        doors.check_secrets(),
+        doors.check_keyring(),
         checks.check_memory(facts.memory, min(available_memory(system), facts.memory)),
         checks.check_cpus(facts.cpus),
         checks.check_limits(facts),

@@ -201,7 +201,21 @@ def _users_file(home: str, workspace: str) -> tuple[Layer, Doors] | None:
     content = read_config(path, follow=True)
     if content is None:
         return None
-    return user_layer(path, content, Base(str(path.parent), home, workspace))
+    layer, doors = user_layer(path, content, Base(str(path.parent), home, workspace))
+    if doors.gateways or doors.secrets:
+        _refuse_foreign(path)
+    return layer, doors
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Who writes this file decides which commands run as the user, and where keys go."""
+    status = path.stat()
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o002:
+        raise ConfigError(
+            f"{printable(str(path))} says where keys are found, and could have been changed by "
+            f"others (owner {status.st_uid}, mode {status.st_mode & 0o777:o}).",
+            hint=f"Make it yours alone: chmod 600 {printable(str(path))}",
+        )
 
 
 def _base_of(path: Path, home: str, workspace: str) -> Base:

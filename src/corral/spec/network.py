@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -87,6 +88,11 @@ def resolve_secrets(
             )
         wanted = given or (table.hosts if table else ())
         hosts[named.name] = tuple(dict.fromkeys((*hosts.get(named.name, ()), *wanted)))
+    if hosts and importlib.util.find_spec("mitmproxy") is None:
+        raise ConfigError(
+            f"the secret {next(iter(hosts))} needs a library that is not installed: mitmproxy.",
+            hint="Install it: pip install 'corral[intercept]'",
+        )
     found = []
     for name, allowed in hosts.items():
         secret = doors.secrets.get(name) or Secret(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .credentials import holds_credential
 from .layers import Entry
 from .load import Loaded
 from .settings import SETTINGS, bucket_of
 from .text import printable, toml_key, toml_string
-from .values import EnvVar, NamedShare, looks_like_credential
+from .values import EnvVar, NamedShare
 
 HIDDEN = "(hidden)"
 # Numbers that are shown as such.
@@ -98,7 +99,8 @@ def _variables(entries: list[Entry]) -> Iterator[tuple[EnvVar, Entry]]:
 
 def _plain_value(variable: EnvVar) -> str:
     """What may be shown: people paste this into reports."""
-    return HIDDEN if looks_like_credential(variable.name) else variable.value or ""
+    value = variable.value or ""
+    return HIDDEN if holds_credential(variable.name, value) else value
 
 
 def _plain(key: str, value: object) -> object:

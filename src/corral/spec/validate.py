@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from .. import paths
 from ..errors import ConfigError, HostError
+from .credentials import credential_warning
 from .gateways import Doors
 from .keys import Reach
 from .layers import Entry, Merged, scalar
@@ -35,7 +36,7 @@ from .model import (
 from .network import refuse_both, resolve_gateways, resolve_network, resolve_secrets
 from .sizes import format_size
 from .text import has_control, is_unicode, printable
-from .values import EnvVar, NamedShare, looks_like_credential
+from .values import EnvVar, NamedShare
 
 # Folders of the system: a workspace or share there is almost surely a mistake.
 _SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr")
@@ -369,7 +370,10 @@ def _limits(merged: Merged) -> Limits:
 
 def _protect_own_files(writable: Sequence[str], *, force: bool) -> None:
     """A sandbox that could write corral's records could accept its own wishes."""
-    own: list[tuple[str, str]] = [("your configuration", str(paths.config_file().parent))]
+    file = paths.config_file()
+    own: list[tuple[str, str]] = [("your configuration", str(file.parent))]
+    if file.is_symlink():  # to a repository of dotfiles, say; it names commands that the host runs
+        own.append(("your configuration", str(file)))
     # What cannot be made holds nothing yet.
     with contextlib.suppress(HostError):
         own.append(("corral's records", str(paths.state_dir())))
@@ -438,9 +442,8 @@ def _environment(
                 )
         values.pop(variable.name, None)
         values[variable.name] = value
-        if looks_like_credential(variable.name):
-            warnings.append(
-                f"{variable.name} (from {entry.origin}) looks like a credential; everything that "
-                "runs in the sandbox can read it."
-            )
+        if (
+            warning := credential_warning(variable.name, value, f" (from {entry.origin})")
+        ) is not None:
+            warnings.append(warning)
     return tuple(values.items())

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from . import masks
+from .credentials import holds_credential
 from .sizes import format_duration, format_size
 from .text import has_control, is_unicode, nearest, printable
 
@@ -189,19 +190,9 @@ def show_env(value: object) -> str:
         return printable(str(value))
     if value.value is None:
         return f"{value.name} (its value is taken from your environment)"
-    shown = "(hidden)" if looks_like_credential(value.name) else printable(value.value, 80)
+    hidden = holds_credential(value.name, value.value)
+    shown = "(hidden)" if hidden else printable(value.value, 80)
     return f"{value.name}={shown}"
-
-
-_CREDENTIAL_PART = re.compile(
-    r"(?:.*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)|(?:API|ACCESS|PRIVATE|SSH)?KEY"
-    r"|PAT)S?"
-)
-
-
-def looks_like_credential(name: str) -> bool:
-    """Whether an environment variable of this name usually holds a credential."""
-    return any(_CREDENTIAL_PART.fullmatch(part) for part in name.upper().split("_"))
 
 
 def show_size(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +33,13 @@ def test_the_shell_understands_its_script(typed: Typed, shell: str) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def completed(typed: Typed, words: str) -> list[str]:
+def completed(typed: Typed, words: str, **environment: str) -> list[str]:
     """What bash is told for the last word."""
     finished = typed(
-        _CORRAL_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+        _CORRAL_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(words.count(" ")),
+        **environment,
     )
     return [line.partition(",")[2] for line in finished.stdout.splitlines()]
 
@@ -49,3 +53,16 @@ def test_options_and_inner_verbs_are_completed(typed: Typed) -> None:
     assert "--memory" in completed(typed, "corral run --me")
     assert set(completed(typed, "corral config ")) == {"init", "show", "schema"}
     assert set(completed(typed, "corral completion ")) == set(SHELLS)
+
+
+def test_what_can_be_named_is_completed(typed: Typed, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "config.toml"
+    config.parent.mkdir()
+    config.write_text("[secrets.TOKEN]\nhosts = ['a.test']")
+    environment = {"CORRAL_CONFIG_DIR": str(config.parent)}
+    assert set(completed(typed, "corral run --net ")) == {"none", "allow", "internet"}
+    assert "@python" in completed(typed, "corral run --allow @")
+    assert completed(typed, "corral up --gateway an", **environment) == ["anthropic"]
+    assert completed(typed, "corral run --secret ", **environment) == ["TOKEN"]
+    config.write_text("[secrets")
+    assert "TOKEN" not in completed(typed, "corral run --secret ", **environment)

@@ -12,7 +12,17 @@ from click.testing import CliRunner
 
 from corral.cli.doctor import command
 from corral.errors import HostError
-from corral.host import Facts, Finding, KvmFinding, Program, Virtiofsd, apparmor, checks, doctor
+from corral.host import (
+    Facts,
+    Finding,
+    KvmFinding,
+    Program,
+    Virtiofsd,
+    apparmor,
+    checks,
+    doctor,
+    doors,
+)
 from corral.host.facts import Need, measure
 from corral.host.platform import AppArmor
 from corral.host.system import Answer
@@ -154,6 +164,27 @@ def test_the_hosts_kernel_counts_only_with_its_modules(make_host: MakeHost) -> N
     assert doctor.readable_kernel(host.system()) is None
     host.put("/lib/modules/6.1.0-28-amd64/modules.dep")
     assert doctor.readable_kernel(host.system()) == "/boot/vmlinuz-6.1.0-28-amd64"
+
+
+def test_what_gateways_and_secrets_need_is_told(make_host: MakeHost) -> None:
+    assert doors.check_network().status == "ok"
+    lacking = doors.check_secrets(lambda _package: None)
+    assert lacking.status == "warn" and "corral[intercept]" in (lacking.hint or "")
+    assert doors.check_keyring(lambda _package: None).status == "ok"
+    for check in (doors.check_secrets, doors.check_keyring):
+        assert check(lambda _package: "1.2.3").finding.endswith(" 1.2.3")
+    assert doors.installed_version("msgspec")
+    assert doors.installed_version("no-such-package-here") is None
+
+
+def test_certificates_are_looked_for_where_distributions_keep_them(make_host: MakeHost) -> None:
+    host = make_host()
+    assert doors.bundle(host.system()) is None
+    assert doors.check_certificates(None).status == "warn"
+    host.put("/etc/pki/tls/certs/ca-bundle.crt")
+    found = doors.bundle(host.system())
+    assert found == "/etc/pki/tls/certs/ca-bundle.crt"
+    assert doors.check_certificates(found).status == "ok"
 
 
 def test_little_memory_and_disk_are_told() -> None:

@@ -269,6 +269,15 @@ def test_a_keyring_without_its_library_is_an_error(
     assert "corral[keyring]" in (error.hint or "")
 
 
+def test_a_secret_without_what_puts_it_in_is_an_error(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    user.environ["TOKEN"] = KEY
+    error = refused(user, "not installed: mitmproxy", overrides=_secret("TOKEN@a.test"))
+    assert "corral[intercept]" in (error.hint or "")
+
+
 def test_a_key_that_the_sandbox_could_read_is_refused(user: User) -> None:
     inside = user.project / "key"
     inside.write_text(KEY)
@@ -391,3 +400,15 @@ def test_planning_asks_no_command_and_opens_no_key(user: User, tmp_path: Path) -
     )
     assert gateways(user, "anthropic")
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o666])
+def test_tables_in_a_file_that_everybody_can_write_are_not_believed(user: User, mode: int) -> None:
+    user.configure("[machine]\ncpus = 1")
+    user.config.chmod(mode)
+    assert user.spec()
+    user.configure("[secrets.TOKEN]\nhosts = ['a.test']")
+    error = refused(user, "could have been changed by others")
+    assert "chmod 600" in (error.hint or "")
+    user.config.chmod(0o640)
+    assert user.spec()

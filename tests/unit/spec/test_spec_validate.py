@@ -147,6 +147,16 @@ def test_a_sandbox_cannot_write_what_corral_keeps(
     user.spec(**shares("~/state:/mnt/x"))
 
 
+def test_a_configuration_that_is_a_link_into_the_workspace_is_not_for_the_sandbox_to_write(
+    user: User,
+) -> None:
+    """It names commands that the host runs for a key; dotfiles are edited in sandboxes, too."""
+    (user.project / "config.toml").write_text("")
+    user.config.symlink_to(user.project / "config.toml")
+    refused(user, "your configuration .* would be writable")
+    assert user.spec(overrides={"workspace.read_only": True}).workspace.read_only
+
+
 def test_sharing_keys_is_warned_about(user: User) -> None:
     user.folder(".ssh")
     (warning,) = user.spec(**shares("~/.ssh:/mnt/ssh")).warnings
