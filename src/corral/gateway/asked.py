@@ -1,0 +1,164 @@
+"""The body of a request: read once, checked, and written again, so that what was checked is what
+is sent. Pure.
+
+A body is decoded as a whole and encoded anew: of a key that comes twice the upstream could take the
+other one, and be asked for a model that nobody allowed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..policy import ANTHROPIC, Gateway
+from .dialects import BILLED, Kind, Refusal
+from .prices import Table
+from .usage import Usage
+
+MAX_BODY = 64 << 20  # bytes; Anthropic takes 32 MB
+_BYTES_A_TOKEN = 3  # few enough that an estimate is rather too high
+_MOST_OUTPUT = 128_000  # tokens, of every model in the table; of requests that name no limit
+# Kinds of service at the listed price or below it.
+_USUAL_SERVICE = ("auto", "default", "flex", "standard", "standard_only")
+
+
+class Asked(Struct, kw_only=True):
+    """What a request asks for. body: to be sent. injected: usage is asked for on our behalf."""
+
+    model: str = ""
+    stream: bool = False
+    body: bytes = b""
+    injected: bool = False
+    most_output: int = 0
+
+    def at_most(self) -> Usage:
+        """What it can cost in tokens."""
+        taken = len(self.body) // _BYTES_A_TOKEN + 1
+        return Usage(input=taken, output=self.most_output)
+
+
+def unpacked(data: bytes, encoding: str) -> bytes:
+    """A body without its content encoding. Raises Refusal."""
+    if encoding in ("", "identity"):
+        return data
+    if encoding not in ("gzip", "x-gzip"):
+        raise Refusal(415, "a request's body may be compressed by gzip only.", code="unsupported")
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        plain = unzip.decompress(data, MAX_BODY + 1)
+    except zlib.error:
+        raise Refusal(400, "the body is not gzip.", code="invalid_body") from None
+    if len(plain) > MAX_BODY or unzip.unconsumed_tail:
+        raise too_large()
+    if not unzip.eof or unzip.unused_data:
+        raise Refusal(400, "the body is not gzip.", code="invalid_body")
+    return plain
+
+
+def too_large() -> Refusal:
+    """A body that is not taken."""
+    return Refusal(413, f"the body is larger than {MAX_BODY >> 20} MiB.", code="too_large")
+
+
+def read(kind: Kind, gateway: Gateway, data: bytes, table: Table) -> Asked:
+    """What a request asks for. Raises Refusal for what is no such request, or not allowed."""
+    try:
+        said = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise Refusal(400, "the body is not JSON.", code="invalid_body") from None
+    if not isinstance(said, dict):
+        raise Refusal(400, "the body is not a JSON object.", code="invalid_body")
+    _check_spelling(said)
+    model = said.get("model")
+    if model is None and kind == "other":
+        model = ""
+    if not isinstance(model, str) or len(model) > 256 or not (model or kind == "other"):
+        raise Refusal(400, "the request names no model.", code="model_not_found")
+    _check_models(said, model, gateway)
+    asked = Asked(model=model, stream=said.get("stream") is True)
+    if kind in BILLED:
+        if gateway.budget_usd is not None or gateway.agent_budget_usd is not None:
+            _check_price(said, model, gateway, table)
+        asked.most_output = _most_output(said)
+    if kind in ("chat", "completions") and asked.stream:
+        asked.injected = _ask_for_usage(said)
+    try:
+        asked.body = msgspec.json.encode(said)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        raise Refusal(400, "the body is not JSON.", code="invalid_body") from None
+    return asked
+
+
+_LOOKED_AT = frozenset(
+    ("model", "models", "stream", "stream_options", "service_tier", "speed", "background")
+)
+
+
+def _check_spelling(said: dict[str, Any]) -> None:
+    """Some upstreams (those written in Go) take MODEL for model."""
+    for key in said:
+        if key not in _LOOKED_AT and key.lower() in _LOOKED_AT:
+            raise Refusal(400, f"write “{key.lower()}” in lower case.", code="invalid_body")
+
+
+def _check_models(said: dict[str, Any], model: str, gateway: Gateway) -> None:
+    if not gateway.models:
+        return
+    wanted = [model] if model else []
+    further = said.get("models")  # OpenRouter's: others to fall back to
+    if further is not None:
+        if not isinstance(further, list) or not all(isinstance(each, str) for each in further):
+            raise Refusal(400, "“models” is not a list of names.", code="invalid_body")
+        wanted += further
+    for each in wanted:
+        if not any(fnmatchcase(each, pattern) for pattern in gateway.models):
+            shown = each[:100].encode("unicode_escape").decode()
+            raise Refusal(
+                404,
+                f"the model {shown} is not allowed here; allowed: {', '.join(gateway.models)}.",
+                code="model_not_found",
+            )
+
+
+def _check_price(said: dict[str, Any], model: str, gateway: Gateway, table: Table) -> None:
+    """With a budget, only what can be counted."""
+    wanted = [model, *(each for each in said.get("models") or () if isinstance(each, str))]
+    for each in wanted:
+        if table.price(each) is None and "://openrouter.ai/" not in gateway.upstream:
+            raise Refusal(
+                400,
+                f"no price is known for {each[:100]}, so it cannot be used with a budget.",
+                code="model_not_found",
+            )
+    for key, usual in (("service_tier", _USUAL_SERVICE), ("speed", ("standard",))):
+        if said.get(key) is not None and said[key] not in usual:
+            raise Refusal(400, f"this “{key}” has a price of its own; there is a budget.")
+    if said.get("background"):
+        raise Refusal(400, "a background response cannot be counted, and there is a budget.")
+    choices = said.get("n", said.get("best_of"))
+    if gateway.dialect != ANTHROPIC and choices is not None and type(choices) is not int:
+        raise Refusal(400, "“n” is not a number.", code="invalid_body")
+
+
+def _most_output(said: dict[str, Any]) -> int:
+    for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        limit = said.get(key)
+        if type(limit) is int and 0 <= limit <= _MOST_OUTPUT:
+            break
+    else:
+        limit = _MOST_OUTPUT
+    choices = said.get("n")
+    return limit * (choices if type(choices) is int and 0 < choices <= 128 else 1)
+
+
+def _ask_for_usage(said: dict[str, Any]) -> bool:
+    """Have the stream end with its usage; whether the client did not ask for that itself."""
+    options = said.get("stream_options")
+    options = dict(options) if isinstance(options, dict) else {}
+    asked_for = options.get("include_usage") is True
+    said["stream_options"] = {**options, "include_usage": True}
+    return not asked_for

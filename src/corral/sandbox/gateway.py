@@ -1,0 +1,66 @@
+"""The gateway of one sandbox: started with it, waited for by nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from ..errors import HostError
+from ..events import Report
+from ..gateway.config import Config
+from ..host import Facts
+from ..paths import log_dir
+from ..plan import Plan
+from ..proc import Helpers
+from .doors import FOLDER, Door, opened
+
+_PACKAGES = ("aiohttp", "yarl", "msgspec")
+
+
+@contextlib.asynccontextmanager
+async def opened_gateway(
+    plan: Plan,
+    helpers: Helpers,
+    run_folder: Path,
+    facts: Facts,
+    environ: Mapping[str, str],
+    report: Report,
+    *,
+    kept: bool,
+) -> AsyncIterator[Callable[[int], Path] | None]:
+    """Where the gateway listens for an agent; None where the plan has no gateway.
+
+    kept: the sandbox stays, so what it spent is kept for its next start. environ: the user's
+    environment, in which keys are looked for. Raises HostError, ProcessError.
+    """
+    if not plan.gateways:
+        yield None
+        return
+    agents = tuple(agent.number for agent in plan.agents)
+    config = Config(
+        gateways=plan.gateways, agents=agents, life=run_folder.name, kept=kept, folder=FOLDER
+    )
+    door = Door(
+        what="the gateway",
+        module="corral.gateway",
+        packages=_PACKAGES,
+        config=msgspec.json.encode(config),
+        sockets=tuple(f"gateway-{agent}" for agent in agents),
+        keys={gateway.name: gateway.key for gateway in plan.gateways if gateway.key is not None},
+        folder=gateway_folder(plan.name),
+    )
+    async with opened(door, helpers, run_folder, facts, environ, report):
+        yield lambda agent: run_folder / "sockets" / f"gateway-{agent}"
+
+
+def gateway_folder(name: str) -> Path:
+    """What the gateway keeps of the sandboxes called `name`, the one place it writes to."""
+    folder = log_dir(name) / "gateway"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot make {folder}: {error.strerror}.") from error
+    return folder
