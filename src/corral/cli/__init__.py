@@ -12,6 +12,7 @@ VERBS = {
     "exec": ("exec", "Run a command in a sandbox that is kept."),
     "shell": ("shell", "Open a shell in a sandbox that is kept."),
     "cp": ("cp", "Copy files between a kept sandbox and this machine."),
+    "port": ("port", "Publish ports of a kept sandbox on this machine."),
     "ps": ("ps", "List the sandboxes that are kept."),
     "inspect": ("inspect", "Print all that is known of a sandbox, as JSON."),
     "logs": ("logs", "Show what happened in a sandbox."),

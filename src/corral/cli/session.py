@@ -19,6 +19,7 @@ from . import terminal
 from .attach import Attachment, Command, as_json
 from .options import Wanted
 from .progress import Progress
+from .refusals import Refusals
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,8 +44,12 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
         plan = make_plan(spec, facts, environ)
         sweep()
         parts = prepare(plan, facts, report)
-        session = _Session(request, spec, plan, parts, report, progress, environ)
-        return asyncio.run(session.run())
+        refusals = Refusals(report, plan.network)
+        session = _Session(request, spec, plan, parts, refusals, progress, environ)
+        try:
+            return asyncio.run(session.run())
+        finally:
+            refusals.tell()
     except CorralError as error:
         progress.stop()
         if not wanted.as_json:

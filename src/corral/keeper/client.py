@@ -19,6 +19,8 @@ from ..errors import (
     SandboxStateError,
     StreamResetError,
 )
+from ..policy import Publish
+from ..sandbox.ports import Port
 from . import messages
 from .door import SOCKET, peer_uid
 from .model import VERSION, Problem
@@ -142,6 +144,20 @@ class Kept:
         """What it uses."""
         return await self._object("stats")
 
+    async def publish(self, publish: Publish) -> Port:
+        """As `Sandbox.publish`, until the sandbox stops. Raises PortError."""
+        call = messages.write(messages.PublishCall(publish=publish))
+        return _port(await self._call("publish", call))
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        """As `Sandbox.unpublish`. Raises PortError."""
+        call = messages.write(messages.UnpublishCall(port=port, address=address))
+        return _port(await self._call("unpublish", call))
+
+    async def published(self) -> tuple[Port, ...]:
+        """As `Sandbox.published`."""
+        return messages.read(await self._object("published"), messages.Published).ports
+
     async def follow(self, what: Literal["events", "console"]) -> Stream:
         """A log, from its beginning until the sandbox ends."""
         stream = self._channel.open_stream()
@@ -179,6 +195,10 @@ class Kept:
     async def _greeting(self) -> dict[str, Any]:
         answer = await self._call("hello", {"version": VERSION})
         return answer if isinstance(answer, dict) else {}
+
+
+def _port(answer: object) -> Port:
+    return messages.read(answer if isinstance(answer, dict) else {}, Port)
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,9 @@ from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
 from ..journal import Journal
+from ..policy import Publish
 from ..sandbox import Execution, Usage
+from ..sandbox.ports import Port, shown
 from .model import State
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
@@ -53,6 +55,15 @@ class Box(Protocol):
 
     async def usage(self, *, myself: bool = False) -> Usage:
         """What it uses of the host."""
+
+    async def publish(self, publish: Publish) -> Port:
+        """Have a port of the host lead into it."""
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        """Publish it no more."""
+
+    async def published(self) -> tuple[Port, ...]:
+        """The ports of the host that lead into it."""
 
     async def save(
         self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
@@ -261,17 +272,37 @@ class Keeper:
 
     async def stats(self) -> dict[str, Any]:
         """What the sandbox uses."""
-        box = self.box or self._running_box()  # a paused one uses something, too
-        usage = await box.usage(myself=True)
+        usage = await self._present().usage(myself=True)
         return {
             "state": self.state,
             "commands": len(self.running),
             "usage": msgspec.to_builtins(usage),
         }
 
-    def inspect(self) -> dict[str, Any]:
+    async def publish(self, publish: Publish) -> Port:
+        """Have a port of the host lead into it, until it stops. Raises PortError."""
+        port = await self._present().publish(publish)
+        self.report(Notice(level="info", message=f"port {port.guest_port} is at {shown(port)}"))
+        return port
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        """Publish it no more. Raises PortError."""
+        gone = await self._present().unpublish(port, address)
+        self.report(Notice(level="info", message=f"{shown(gone)} is not published any more"))
+        return gone
+
+    async def published(self) -> tuple[Port, ...]:
+        """The ports of the host that lead into it."""
+        return await self._present().published()
+
+    def _present(self) -> Box:
+        """The sandbox, paused or not."""
+        return self.box or self._running_box()
+
+    async def inspect(self) -> dict[str, Any]:
         """What is known only while it runs."""
         return {
+            "ports": msgspec.to_builtins(await self.published()) if self.box else [],
             "commands": [
                 {"command": each.number, "argv": list(each.argv), "since": each.since}
                 for each in self.running.values()

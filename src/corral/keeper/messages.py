@@ -11,6 +11,8 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     fork    {names}                                -> Forked
     stop    {timeout}                              -> {}, later the notification `gone`
     inspect {}, stats {}                           -> an object
+    publish {publish}, unpublish {port, address}   -> Port
+    published {}                                   -> Published
     follow  {what, stream}                         -> {}, then the stream carries a log
 
     exited  {exec, status}       a command of this client's ended, all its output is under way
@@ -28,6 +30,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ..errors import ChannelError
+from ..policy import Publish
+from ..sandbox.ports import Port
 from .model import State
 
 FAILED = -32000  # JSON-RPC 2.0: implementation-defined server errors
@@ -120,6 +124,25 @@ class Forked(_Message, frozen=True, kw_only=True):
 
     folder: str
     notice: str | None = None
+
+
+class PublishCall(_Message, frozen=True, kw_only=True):
+    """A port of the host is to lead into the sandbox."""
+
+    publish: Publish
+
+
+class UnpublishCall(_Message, frozen=True, kw_only=True):
+    """It is to lead there no more. address: None where only one has that port."""
+
+    port: int
+    address: str | None = None
+
+
+class Published(_Message, frozen=True, kw_only=True):
+    """The ports of the host that lead into the sandbox."""
+
+    ports: tuple[Port, ...]
 
 
 class FollowCall(_Message, frozen=True, kw_only=True):

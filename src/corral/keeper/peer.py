@@ -65,6 +65,9 @@ class Peer:
             "stop": self._stop,
             "inspect": self._inspect,
             "stats": self._stats,
+            "publish": self._publish,
+            "unpublish": self._unpublish,
+            "published": self._published,
         }
 
     async def serve(self, sock: socket.socket) -> None:
@@ -187,10 +190,21 @@ class Peer:
         self._keeper.stop(min(max(call.timeout, 0.0), messages.MAX_STOP))
 
     async def _inspect(self, _params: dict[str, Any]) -> dict[str, Any]:
-        return self._keeper.inspect()
+        return await self._keeper.inspect()
 
     async def _stats(self, _params: dict[str, Any]) -> dict[str, Any]:
         return await self._keeper.stats()
+
+    async def _publish(self, params: dict[str, Any]) -> dict[str, Any]:
+        call = messages.read(params, messages.PublishCall)
+        return messages.write(await self._keeper.publish(call.publish))
+
+    async def _unpublish(self, params: dict[str, Any]) -> dict[str, Any]:
+        call = messages.read(params, messages.UnpublishCall)
+        return messages.write(await self._keeper.unpublish(call.port, call.address))
+
+    async def _published(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return messages.write(messages.Published(ports=await self._keeper.published()))
 
     # Commands
 
