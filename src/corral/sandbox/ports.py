@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -42,6 +42,19 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     received: int = 0
     sent: int = 0
+
+
+class Publishing(Protocol):
+    """What has ports: a `Sandbox`, or a client of a sandbox's keeper."""
+
+    async def publish(self, publish: Publish) -> Port:
+        """One more."""
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        """One fewer."""
+
+    async def published(self) -> tuple[Port, ...]:
+        """All of them."""
 
 
 class Ports:

@@ -4,8 +4,9 @@ Written once, for asyncio (`AsyncSandbox`); `Sandbox` runs the same on a thread 
 """
 
 from ..sandbox.files import Copied, FileInfo, Files
-from .blocking import BlockingFiles, Lines, Process, Sandbox
+from .blocking import BlockingFiles, BlockingPorts, Lines, Process, Sandbox
 from .options import Options, Spec
+from .ports import Port, Ports
 from .process import AsyncLines, AsyncProcess, Result
 from .sandbox import AsyncSandbox
 
@@ -14,11 +15,14 @@ __all__ = [
     "AsyncProcess",
     "AsyncSandbox",
     "BlockingFiles",
+    "BlockingPorts",
     "Copied",
     "FileInfo",
     "Files",
     "Lines",
     "Options",
+    "Port",
+    "Ports",
     "Process",
     "Result",
     "Sandbox",

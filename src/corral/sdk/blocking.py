@@ -21,6 +21,7 @@ from ..events import Report
 from ..sandbox.files import Files
 from .options import Options, Spec
 from .portal import Portal
+from .ports import Ports
 from .process import AsyncLines, AsyncProcess, ProcessInput, ProcessOutput
 from .sandbox import AsyncSandbox
 
@@ -215,6 +216,14 @@ class BlockingFiles(_Delegate[Files]):
     unpack_from = blocking(Files.unpack_from)
 
 
+class BlockingPorts(_Delegate[Ports]):
+    """The published ports of a sandbox; see Ports."""
+
+    list = blocking(Ports.list)
+    add = blocking(Ports.add)
+    remove = blocking(Ports.remove)
+
+
 class Sandbox:
     """A virtual machine on a folder, for as long as the `with` block lasts.
 
@@ -317,6 +326,11 @@ class Sandbox:
     def files(self) -> BlockingFiles:
         """Its files, as the agent sees them."""
         return BlockingFiles(self._portal, self._inner.files)
+
+    @property
+    def ports(self) -> BlockingPorts:
+        """The ports of this machine that lead into it."""
+        return BlockingPorts(self._portal, self._inner.ports)
 
     @property
     def workspace(self) -> Path | None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Protocol, Self, Unpack
 
 from ..errors import ChannelError, CheckpointError, ProcessError, SandboxError, SandboxGoneError
 from ..events import Event, Notice, Report
@@ -19,16 +19,22 @@ from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
 from ..sandbox import Sandbox as Machine
 from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
+from ..sandbox.ports import Publishing
 from ..spec import Spec as Settings
 from ..spec import load_spec
 from . import process as processes
 from .forks import Origin
 from .options import Options, Spec
+from .ports import Ports
 from .process import OUTPUT_LIMIT, AsyncLines, AsyncProcess, Result
 
 _LOG = logging.getLogger("corral")
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR}
 _SIZE = (24, 80)  # rows and columns of a terminal, unless told otherwise
+
+
+class Box(Executor, Publishing, Protocol):
+    """What is behind a sandbox: a machine of ours, or one that a keeper has."""
 
 
 class AsyncSandbox:
@@ -59,7 +65,7 @@ class AsyncSandbox:
         self._accel = ""
         self._task: asyncio.Task[None] | None = None
         self._leave: asyncio.Future[None] | None = None
-        self._executor: Executor | None = None
+        self._executor: Box | None = None
         self._closed = False
 
     @classmethod
@@ -91,7 +97,7 @@ class AsyncSandbox:
         if self._task is not None or self._closed:
             raise SandboxError("a sandbox starts once.", hint="Make another one.")
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Executor] = loop.create_future()
+        ready: asyncio.Future[Box] = loop.create_future()
         self._leave = loop.create_future()
         # A task of its own: what is entered must be left by the same one, whoever calls `close`.
         self._task = loop.create_task(self._live(ready, self._leave), name="sandbox")
@@ -141,13 +147,13 @@ class AsyncSandbox:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait((self._task,))
 
-    async def _live(self, ready: asyncio.Future[Executor], leave: asyncio.Future[None]) -> None:
+    async def _live(self, ready: asyncio.Future[Box], leave: asyncio.Future[None]) -> None:
         async with self._opened() as executor:
             ready.set_result(executor)
             await leave
 
     @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Executor]:
+    async def _opened(self) -> AsyncIterator[Box]:
         if self._kept:
             from ..keeper.client import connect
 
@@ -190,6 +196,11 @@ class AsyncSandbox:
     def files(self) -> Files:
         """Its files, as the agent sees them."""
         return Files(self.alive())
+
+    @property
+    def ports(self) -> Ports:
+        """The ports of this machine that lead into it."""
+        return Ports(self.alive())
 
     async def exec(
         self,
@@ -306,7 +317,7 @@ class AsyncSandbox:
         """Where its workspace is on the host; None before it starts."""
         return Path(self._made[0].workspace.on_host) if self._made is not None else None
 
-    def alive(self) -> Executor:
+    def alive(self) -> Box:
         """What runs commands in it. Raises SandboxGoneError when it does not run."""
         if self._executor is None:
             raise SandboxGoneError(

@@ -22,7 +22,9 @@ from corral.keeper.keeper import Keeper
 from corral.keeper.model import VERSION, Problem, Request, Status
 from corral.keeper.server import Server
 from corral.keeper.store import Record, boot_id
+from corral.policy import Publish
 from corral.sandbox import Execution, Usage
+from corral.sandbox.ports import Port, Ports
 from corral.sandbox.run_folder import run_folder
 from corral.spec import load_spec
 from corral_guest.wire import WINDOW
@@ -134,6 +136,7 @@ class ScriptedBox:
         self.programs: list[Program] = []
         self.calls: list[object] = []
         self.gone = asyncio.Event()
+        self.ports = Ports()
         self._tasks: set[asyncio.Future[int]] = set()
 
     async def exec(self, argv: Sequence[str], **options: Any) -> Execution:
@@ -169,6 +172,15 @@ class ScriptedBox:
     async def usage(self, *, myself: bool = False) -> Usage:
         assert myself
         return Usage(processes=12, cpu=1.5, memory=64 << 20, ram=32 << 20, disk=0)
+
+    async def publish(self, publish: Publish) -> Port:
+        return self.ports.bind(publish)
+
+    async def unpublish(self, port: int, address: str | None = None) -> Port:
+        return await self.ports.remove(port, address)
+
+    async def published(self) -> tuple[Port, ...]:
+        return self.ports.listed()
 
     async def save(
         self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
@@ -245,7 +257,8 @@ async def kept(record: Record) -> AsyncIterator[Kept]:
         )
         async with server.listen(folder):
             keeper.up(box)
-            yield found
+            async with box.ports:
+                yield found
         box.end()
     record.write_status(Status(state="stopped", since=time.time()))
     events.close()

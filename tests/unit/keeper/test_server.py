@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from corral.errors import (
     CommandNotFoundError,
     CorralError,
     ExecError,
+    PortError,
     SandboxError,
     SandboxGoneError,
     SandboxStateError,
@@ -29,6 +31,7 @@ from corral.keeper import client, door, peer, server
 from corral.keeper.client import connect
 from corral.keeper.model import Problem
 from corral.keeper.store import Record
+from corral.policy import Publish
 from corral_guest import wire
 
 from .conftest import Kept, Program, read_all
@@ -355,6 +358,21 @@ async def test_what_runs_and_what_it_uses_is_told(kept: Kept) -> None:
         stats = await box.stats()
         assert stats["state"] == "running"
         assert stats["usage"]["memory"] > 1 << 20
+
+
+async def test_ports_come_and_go_while_it_runs(kept: Kept) -> None:
+    async with connect(kept.name) as box:
+        wanted = Publish(address="127.0.0.1", port=0, guest_port=80)
+        port = await box.publish(wanted)
+        assert port.port > 0
+        assert await box.published() == (port,)
+        assert (await box.inspect())["ports"] == [msgspec.to_builtins(port)]
+        with pytest.raises(PortError, match="in use"):
+            await box.publish(msgspec.structs.replace(wanted, port=port.port))
+        assert await box.unpublish(port.port) == port
+        assert await box.published() == ()
+        with pytest.raises(PortError, match="not published"):
+            await box.unpublish(port.port)
 
 
 # Who may connect, and what they may send

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from corral.sandbox.files import Executor
 from corral.sdk import AsyncSandbox, Sandbox
+from corral.sdk.sandbox import Box
 from tests.support.local import Local
 
 
@@ -23,11 +23,11 @@ class LocalAsyncSandbox(AsyncSandbox):
         self._folder = folder
 
     @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Executor]:
+    async def _opened(self) -> AsyncIterator[Box]:
         self.log.append("up")
         local = Local(self._folder)
         try:
-            yield cast(Executor, local)
+            yield cast(Box, local)
             self.log.append("synced")
         finally:
             await local.close()

@@ -16,14 +16,16 @@ PAIRS = [
     (sdk.AsyncProcess, sdk.Process),
     (sdk.AsyncLines, sdk.Lines),
     (sdk.Files, sdk.BlockingFiles),
+    (sdk.Ports, sdk.BlockingPorts),
 ]
 PUBLIC = {
     sdk.AsyncSandbox: {
         *("accel", "close", "connect", "exec", "files", "fork", "name", "spawn", "start", "stream"),
-        "workspace",
+        *("ports", "workspace"),
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},
+    sdk.Ports: {"add", "list", "remove"},
     sdk.Files: {
         *("download", "exists", "list", "mkdir", "pack", "read", "remove", "stat", "stream"),
         *("unpack", "unpack_from", "upload", "write"),
