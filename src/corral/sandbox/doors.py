@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import msgspec
 from ..channel.failures import printable
 from ..errors import CorralError
 from ..events import Notice, Report
+from ..gateway.descriptors import CONFIG_FD, FIRST_LISTENER, KEYS_FD, TELL_FD
 from ..gateway.found import Found, Wanted
 from ..host import Facts
 from ..plan.model import NOBODY
@@ -30,9 +31,6 @@ from ..proc.own import ask
 from .descriptors import memfd
 from .own_python import own_python
 
-# Descriptor numbers in a door: its configuration, the pipe that keys come by, the pipe on which it
-# tells us something (`_Told`), and its listening sockets, in the order of `Door.sockets`.
-CONFIG_FD, KEYS_FD, TELL_FD, FIRST_LISTENER = 10, 11, 12, 20
 _BACKLOG = 256
 _KEY_SECONDS = 180.0  # for all keys of a door; a password manager may ask its user
 _KEYS = "corral.gateway.keys"
@@ -64,10 +62,14 @@ FOLDER = "/kept"  # where a door sees Door.folder
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """A line that a door tells us. again: keys that do not work any more, and their SHA-256."""
+    """A line that a door tells us.
+
+    again: keys that do not work any more, and their SHA-256. word: for who opened the door.
+    """
 
     notice: str = ""
     again: dict[str, str] = {}
+    word: msgspec.Raw = msgspec.Raw(b"")
 
 
 @contextlib.asynccontextmanager
@@ -78,10 +80,12 @@ async def opened(
     facts: Facts,
     environ: Mapping[str, str],
     report: Report,
+    hear: Callable[[bytes], None] = lambda _word: None,
 ) -> AsyncIterator[Process]:
     """The door, from its start to its end. Nothing waits until it is ready: its sockets take calls.
 
-    environ: the user's environment, in which keys are looked for. Raises HostError, ProcessError.
+    environ: the user's environment, in which keys are looked for. hear: gets each `word` that the
+    door tells, as JSON; a ValueError of it ends the listening. Raises HostError, ProcessError.
     """
     async with contextlib.AsyncExitStack() as stack:
         key_reader, key_writer = os.pipe2(os.O_CLOEXEC)
@@ -106,7 +110,9 @@ async def opened(
         keeper = _KeyKeeper(door, key_writer, environ, report)
         tasks = [
             asyncio.create_task(keeper.find({name: "" for name in door.keys}), name="find-keys"),
-            asyncio.create_task(_listen(told_reader, keeper, door, report), name="hear-a-door"),
+            asyncio.create_task(
+                _listen(told_reader, keeper, door, report, hear), name="hear-a-door"
+            ),
             asyncio.create_task(_tell_its_end(process, door, report), name="watch-a-door"),
         ]
         try:
@@ -181,7 +187,9 @@ class _KeyKeeper:
         self._report(Notice(level="warning", message=text))
 
 
-async def _listen(fd: int, keeper: _KeyKeeper, door: Door, report: Report) -> None:
+async def _listen(
+    fd: int, keeper: _KeyKeeper, door: Door, report: Report, hear: Callable[[bytes], None]
+) -> None:
     """What the door tells us, until it ends. It talks to the guest, so it is not trusted far."""
     searches: set[asyncio.Task[None]] = set()
     reader = asyncio.StreamReader(limit=_MAX_LINE)
@@ -191,6 +199,8 @@ async def _listen(fd: int, keeper: _KeyKeeper, door: Door, report: Report) -> No
     try:
         while line := await reader.readline():
             told = msgspec.json.decode(line, type=_Told)
+            if told.word:
+                hear(bytes(told.word))
             if told.notice:
                 text = f"{door.what}: {printable(told.notice)}"
                 report(Notice(level="warning", message=text))

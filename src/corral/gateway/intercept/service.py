@@ -16,7 +16,7 @@ from .messages import MAX_PREFACE, Misplaced, Trouble, read_preface
 from .replace import Needles
 
 MOST_CONNECTIONS = 512
-MOST_TOLD = 256  # different words to the parent; a guest can cause as many as it likes
+MOST_TOLD = 32  # different words to the parent; a guest can cause as many as it likes
 
 
 class Service:

@@ -9,11 +9,11 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.intercept import placeholders, requests
-from corral.intercept.answers import Inflate, UnreadableAnswerError, request_fields
-from corral.intercept.messages import Preface, read_preface
-from corral.intercept.replace import Needles, Scrubber, Watcher, inject, mentions
-from corral.intercept.websocket import FrameScrubber
+from corral.gateway.intercept import placeholders, requests
+from corral.gateway.intercept.answers import Inflate, UnreadableAnswerError, request_fields
+from corral.gateway.intercept.messages import Preface, read_preface
+from corral.gateway.intercept.replace import Needles, Scrubber, Watcher, inject, mentions
+from corral.gateway.intercept.websocket import FrameScrubber
 
 SECRET, PLACEHOLDER = b"ghp_s3cr3tS3CR3T", b"ghp_placeholder1"
 VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=80)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.intercept.authority import Authority
-from corral.intercept.messages import Trouble
+from corral.gateway.intercept.authority import Authority
+from corral.gateway.intercept.messages import Trouble
 from tests.support.https import TestAuthority, plain, serving
 
 from .conftest import HOST, OTHER_HOST, PLACEHOLDER, Door, intercepting, request

@@ -11,7 +11,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from corral.intercept import connection, layers
+from corral.gateway.intercept import connection, layers
 from tests.support.https import Request, TestAuthority, plain, serving, serving_http2
 
 from .conftest import HOST, PLACEHOLDER, SECRET, intercepting

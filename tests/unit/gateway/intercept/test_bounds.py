@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.intercept import connection, service
-from corral.intercept.messages import MAX_PREFACE, Trouble
+from corral.gateway.intercept import connection, service
+from corral.gateway.intercept.messages import MAX_PREFACE, Trouble
 from tests.support.https import TestAuthority, plain, raw, serving
 
 from .conftest import HOST, PLACEHOLDER, intercepting, request

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from corral.intercept.authority import Authority
-from corral.intercept.held import Held
-from corral.intercept.messages import Misplaced, Trouble
-from corral.intercept.service import Service
+from corral.gateway.intercept.authority import Authority
+from corral.gateway.intercept.held import Held
+from corral.gateway.intercept.messages import Misplaced, Trouble
+from corral.gateway.intercept.service import Service
 from tests.support.https import TestAuthority
 
 SECRET = "ghp_5eCr3t5eCr3t5eCr3t5eCr3t5eCr3t5e"

@@ -84,7 +84,8 @@ class Intercepted(server.LiveConnectionHandler):
         self.timeout_watchdog = server.TimeoutWatchdog(IDLE_TIMEOUT, self.on_timeout)
         context = self.layer.context
         context.layers.clear()
-        context.server = Server(address=(preface.addresses[0], self.port))
+        self._dialled = preface.to_port or preface.port
+        context.server = Server(address=(preface.addresses[0], self._dialled))
         context.server.sni = self.name
         stack = tunnel.LayerStack()
         stack /= ServerTLSLayer(context)
@@ -173,7 +174,7 @@ class Intercepted(server.LiveConnectionHandler):
         for address in self._preface.addresses:
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT), asyncio.timeout_at(began + DIAL_LIMIT):
-                    streams = await asyncio.open_connection(address, self.port)
+                    streams = await asyncio.open_connection(address, self._dialled)
                 break
             except (OSError, TimeoutError) as failed:
                 error = _reason(failed)

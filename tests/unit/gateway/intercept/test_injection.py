@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.intercept.messages import Misplaced
+from corral.gateway.intercept.messages import Misplaced
 from tests.support.https import TestAuthority, plain, raw, serving
 
 from .conftest import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.intercept.messages import Trouble
+from corral.gateway.intercept.messages import Trouble
 from tests.support.https import Script, TestAuthority, echo, plain, raw, serving
 
 from .conftest import HOST, PLACEHOLDER, SECRET, intercepting, request

@@ -8,7 +8,6 @@ import msgspec
 
 MAX_PREFACE = 4096  # bytes of the line that begins a connection
 MAX_ADDRESSES = 32
-MAX_SETUP = 1 << 20
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,10 +24,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that the interceptor does. authorities: the file of certificates that it trusts."""
+    """All that the interceptor does.
+
+    authorities: the file of certificates that it trusts; "" for the host's.
+    """
 
     secrets: tuple[Wanted, ...]
-    authorities: str
+    authorities: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", tag_field="kind"):
@@ -46,7 +48,7 @@ class Unusable(msgspec.Struct, frozen=True, kw_only=True, tag="unusable", tag_fi
     message: str
 
 
-class Misplaced(msgspec.Struct, frozen=True, kw_only=True, tag="misplaced", tag_field="kind"):
+class Misplaced(msgspec.Struct, frozen=True, kw_only=True):
     """A placeholder was sent where it is not replaced. where: "header x-y", "URL", "body"."""
 
     secret: str
@@ -55,7 +57,7 @@ class Misplaced(msgspec.Struct, frozen=True, kw_only=True, tag="misplaced", tag_
     where: str
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble", tag_field="kind"):
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """A request could not be passed on. reason: a sentence's worth."""
 
     agent: int
@@ -63,26 +65,37 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble", tag_fiel
     reason: str
 
 
-Word = Ready | Unusable | Misplaced | Trouble
+Word = Ready | Unusable
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line to the parent. notice: for the user, who reads it as it is."""
+
+    word: Word | None = None
+    notice: str = ""
 
 
 class Preface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the engine says of a connection before its first byte.
 
     name: canonical. addresses: those that the name leads to; one of them is dialled, no other.
+    to_port: where it is dialled, when that is not `port`.
     """
 
     agent: int
     name: str
     port: int
     addresses: tuple[str, ...]
+    to_port: int | None = None
 
 
 def read_preface(line: bytes) -> Preface:
     """Parse the first line of a connection. Raises ValueError."""
     preface = msgspec.json.decode(line, type=Preface)
-    if not 0 < preface.port < 65536 or not 0 < len(preface.addresses) <= MAX_ADDRESSES:
-        raise ValueError("port or addresses")
+    if not 0 < preface.port < 65536 or not 0 < (preface.to_port or preface.port) < 65536:
+        raise ValueError("port")
+    if not 0 < len(preface.addresses) <= MAX_ADDRESSES:
+        raise ValueError("addresses")
     if not 0 < len(preface.name) <= 253 or not preface.name.isascii():
         raise ValueError("name")
     for address in preface.addresses:
