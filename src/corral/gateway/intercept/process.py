@@ -24,9 +24,9 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 def main(config_fd: int, keys_fd: int, tell_fd: int, listen_fd: int) -> int:
     """Serve until killed. Returns an exit status.
 
-    config_fd: Setup, as JSON. keys_fd: one line of JSON for each secret, a Found. tell_fd: a pipe to
-    the parent, which gets lines of JSON. The first is said before mitmproxy is loaded, which takes
-    a second. listen_fd: a Unix socket that listens already.
+    config_fd: Setup, as JSON. keys_fd: one line of JSON for each secret, a Found. tell_fd: a pipe
+    to the parent, which gets lines of JSON. The first is said before mitmproxy is loaded, which
+    takes a second. listen_fd: a Unix socket that listens already.
     """
     # No other process of this user reads the memory, in which secrets are; no core is written.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
