@@ -18,6 +18,8 @@ Examples:
   corral run --share ~/data:/data -- ls /data  a further folder, read-only
   corral run --mask .env --timeout 10m -- make test
   corral run -e GITHUB_USER -e MODE=ci -- ./build.sh
+  corral run --allow @python -- pip install -r requirements.txt
+  corral run --gateway anthropic -- claude      its key stays outside
 
 \b
 Exit status: the command's; 128+n when signal n ended it; 124 after --timeout; 125 when corral
