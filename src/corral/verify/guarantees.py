@@ -22,6 +22,11 @@ _TEXTS = {
         "filter": "No process of a jail escapes its filter",
         "jail": "A jail keeps what is in it away from the guest",
         "no-network": "Without a policy that allows it nothing is reached",
+        "policy": "Only what the policy allows is connected to",
+        "one-reading": "A name has one reading, for the decision and for the dial",
+        "addresses": "No name leads to an address that is not public, unless you say so",
+        "same-name": "A connection goes to the name that it was allowed for",
+        "name-service": "Name service carries nothing out",
     },
     "Channel": {
         "protocol": "A guest that breaks the protocol harms itself only",

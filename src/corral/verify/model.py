@@ -11,9 +11,10 @@ Verdict = Literal["proven", "degraded", "failed"]
 Family = Literal[
     "vm", "jail", "exports", "channel", "network", "names", "gateway", "secrets", "host", "limits"
 ]
-# What a probe is carried out on: this host; any sandbox, also one of the project's own; one on a
-# workspace of verify's own; one with servers of verify's own; a sandbox that has ended.
-Scene = Literal["host", "any", "staged", "network", "ended"]
+# What a probe is carried out on: this host; the engine in a network of its own; any sandbox, also
+# one of the project's own; one on a workspace of verify's own; one with servers of verify's own; a
+# sandbox that has ended.
+Scene = Literal["host", "island", "any", "staged", "network", "ended"]
 
 # Exit statuses of `corral verify`; 2 is a wrong command line.
 ALL_PROVEN, SOMETHING_FAILED, ONLY_DEGRADED = 0, 1, 3

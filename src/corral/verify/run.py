@@ -16,6 +16,7 @@ from ..events import Report, silent
 from ..host.limits import capacity
 from ..sandbox import host_facts, sweep
 from ..spec import Spec, load_spec
+from .island import inhabited
 from .model import Breach, NotTried, Probe, Result, Verdict
 from .scenes import Ground, Inside, Staged
 
@@ -55,6 +56,7 @@ async def verify(wanted: Wanted) -> list[Result]:
         scratch = Path(name)
         run = _Run(wanted)
         grounds = [probe for probe in probes if probe.scene == "host"]
+        islands = [probe for probe in probes if probe.scene == "island"]
         others = [probe for probe in probes if probe.scene in ("any", "staged", "ended")]
         async with asyncio.TaskGroup() as group:
             if others:
@@ -65,6 +67,8 @@ async def verify(wanted: Wanted) -> list[Result]:
                 group.create_task(run.sandboxed(scene, others), name="sandbox")
             if grounds:
                 group.create_task(run.all(Ground(scratch, facts), grounds), name="host")
+            if islands:
+                group.create_task(run.on_island(islands), name="island")
     order = {probe.id: number for number, probe in enumerate(probes)}
     return sorted(run.results, key=lambda result: order[result.id])
 
@@ -98,7 +102,12 @@ class _Run:
                 return
         await self.all(scene, [probe for probe in probes if probe.scene == "ended"])
 
-    async def all(self, scene: Ground, probes: Iterable[Probe]) -> None:
+    async def on_island(self, probes: Sequence[Probe]) -> None:
+        """All that need the engine and nothing else."""
+        async with inhabited() as island:
+            await self.all(island, probes)
+
+    async def all(self, scene: object, probes: Iterable[Probe]) -> None:
         """One after the other."""
         for probe in probes:
             self._wanted.began(probe)
@@ -121,7 +130,7 @@ class _Run:
         self._wanted.done(result)
 
 
-async def judged(probe: Probe, scene: Ground) -> tuple[Verdict, str]:
+async def judged(probe: Probe, scene: object) -> tuple[Verdict, str]:
     """The verdict on one probe, and what was seen. Only what was refused is proven."""
     try:
         async with asyncio.timeout(LIMIT):

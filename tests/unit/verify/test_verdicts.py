@@ -102,7 +102,7 @@ def scripted(raises: BaseException | None) -> Probe:
 def test_only_a_probe_that_says_so_has_proven_something(
     raises: BaseException | None, verdict: str
 ) -> None:
-    found, seen = asyncio.run(judged(scripted(raises), None))  # type: ignore[arg-type] # no scene
+    found, seen = asyncio.run(judged(scripted(raises), None))
     assert found == verdict
     assert seen
 

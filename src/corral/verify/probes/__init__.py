@@ -1,6 +1,6 @@
 """The probes: a file a family, or two where one would be long."""
 
-from . import channel, copies, exports, host, jail, limits, network, vm
+from . import channel, copies, egress, exports, host, jail, limits, names, network, vm
 
 FAMILIES = (
     vm.VM,
@@ -8,7 +8,8 @@ FAMILIES = (
     exports.EXPORTS,
     channel.CHANNEL,
     network.NETWORK,
+    names.NAMES,
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies,)  # into a family of another file
+_DECLARES = (copies, egress)  # into families of other files
