@@ -2,6 +2,9 @@
 
 It is not confined: it runs what the user configured, `pass` or a keyring say, which need what only
 the user's own session has. It ends with the thread that started it.
+
+So what a sandbox can write must not lead it anywhere: it does not start in the workspace, where git
+and others find their configuration, and imports nothing by the user's PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -11,10 +14,19 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..errors import ProcessError
 
 _LAST_WORDS = 2000  # characters of what it says when it fails
+_FOLDER = "/"
+# -E -P: no PYTHON* variable and no current folder says where modules are; our own are where this
+# process has them from. Programs that it starts still get the variables.
+_BEGIN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+_SOURCE = str(Path(__file__).resolve().parents[2])
 
 
 async def ask(
@@ -29,16 +41,17 @@ async def ask(
     """Run a module of ours by this Python, with `question` on its input, until it has ended.
 
     stdout: a descriptor that its output goes to; who reads it is not our business. fds: further
-    ones that it keeps, at their numbers. The current folder is not searched for modules (-P).
+    ones that it keeps, at their numbers. It starts in the root folder.
     Raises ProcessError when it fails or takes more than `timeout` seconds.
     """
     try:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", module),
+            *(sys.executable, "-E", "-P", "-c", _BEGIN, _SOURCE, module),
             stdin=asyncio.subprocess.PIPE,
             stdout=stdout,
             stderr=asyncio.subprocess.PIPE,
             env=dict(environment),
+            cwd=_FOLDER,
             pass_fds=tuple(fds),
             start_new_session=True,
         )

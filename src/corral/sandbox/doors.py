@@ -23,6 +23,7 @@ from ..events import Notice, Report
 from ..gateway.descriptors import CONFIG_FD, FIRST_LISTENER, KEYS_FD, TELL_FD
 from ..gateway.found import Found, Wanted
 from ..host import Facts
+from ..plan import Plan
 from ..plan.model import NOBODY
 from ..policy import Key
 from ..proc import Helpers, Process
@@ -45,6 +46,7 @@ class Door:
     what: as a message names it ("the gateway"). module, packages: what it runs, and imports besides
     corral. config: its configuration, without any secret. sockets: names of files in the run
     folder's `sockets`. keys: by name. folder: on the host, the one place that it writes to.
+    guests: folders of the host that the sandbox can change, from which nothing is run for a key.
     """
 
     what: str
@@ -56,6 +58,7 @@ class Door:
     folder: Path | None = None
     further: tuple[Step, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    guests: tuple[str, ...] = ()
 
 
 FOLDER = "/kept"  # where a door sees Door.folder
@@ -87,6 +90,7 @@ async def opened(
     environ: the user's environment, in which keys are looked for. hear: gets each `word` that the
     door tells, as JSON; a ValueError of it ends the listening. Raises HostError, ProcessError.
     """
+    environ = without(environ, door.guests)
     async with contextlib.AsyncExitStack() as stack:
         key_reader, key_writer = os.pipe2(os.O_CLOEXEC)
         told_reader, told_writer = os.pipe2(os.O_CLOEXEC)
@@ -122,6 +126,41 @@ async def opened(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await process.end(_END_GRACE)
+
+
+def writable_folders(plan: Plan) -> tuple[str, ...]:
+    """What of the host the sandbox can change: its workspace and writable shares."""
+    return tuple(
+        step.source
+        for agent in plan.agents
+        for step in agent.export.tree
+        if isinstance(step, Bind) and step.access is Access.WRITABLE
+    )
+
+
+def without(environ: Mapping[str, str], folders: Sequence[str]) -> dict[str, str]:
+    """The user's environment, without what leads into these folders (real paths).
+
+    A PATH with a project's .venv/bin in it is usual, and so are PYTHONPATH and NODE_PATH: a program
+    for a key would be run, or would run another, from where the sandbox can put one. So such items
+    are left out, whatever the variable, and variables of which nothing is left.
+    """
+    kept = {}
+    for name, value in environ.items():
+        items = value.split(":")
+        outside = [item for item in items if not _leads_into(item, folders)]
+        if outside or not items:
+            kept[name] = ":".join(outside)
+    return kept
+
+
+def _leads_into(path: str, folders: Sequence[str]) -> bool:
+    if not path.startswith("/"):
+        return False
+    for form in (os.path.normpath(path), os.path.realpath(path)):
+        if any(form == each or form.startswith(each.rstrip("/") + "/") for each in folders):
+            return True
+    return False
 
 
 def _listener(stack: contextlib.ExitStack, path: Path) -> socket.socket:

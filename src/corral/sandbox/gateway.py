@@ -15,7 +15,7 @@ from ..host import Facts
 from ..paths import log_dir
 from ..plan import Plan
 from ..proc import Helpers
-from .doors import FOLDER, Door, opened
+from .doors import FOLDER, Door, opened, writable_folders
 
 _PACKAGES = ("aiohttp", "yarl", "msgspec")
 
@@ -51,6 +51,7 @@ async def opened_gateway(
         sockets=tuple(f"gateway-{agent}" for agent in agents),
         keys={gateway.name: gateway.key for gateway in plan.gateways if gateway.key is not None},
         folder=gateway_folder(plan.name),
+        guests=writable_folders(plan),
     )
     async with opened(door, helpers, run_folder, facts, environ, report):
         yield lambda agent: run_folder / "sockets" / f"gateway-{agent}"

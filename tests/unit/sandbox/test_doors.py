@@ -20,8 +20,8 @@ from corral.host import Facts, Need, measure
 from corral.policy import Key
 from corral.proc import Helpers, Process
 from corral.proc.bwrap import Bind
-from corral.sandbox.doors import Door, opened
-from tests.support import leftovers
+from corral.sandbox.doors import Door, opened, without, writable_folders
+from tests.support import examples, leftovers
 
 SECRET = "sk-the-real-key-0123456789"
 DOOR = """
@@ -205,3 +205,35 @@ async def test_a_key_that_is_not_there_is_told_to_the_door(setting: Setting, fac
     (found,) = said["keys"]
     assert found["key"] is None
     assert found["problem"] == f"{setting.key} cannot be read: No such file or directory."
+
+
+def test_nothing_leads_a_program_for_a_key_into_the_workspace(tmp_path: Path) -> None:
+    workspace, share = tmp_path / "w", tmp_path / "s"
+    (workspace / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(workspace)
+    environ = {
+        "PATH": f"{workspace}/.venv/bin:/usr/bin:{tmp_path}/link/bin:{tmp_path}/./w/bin:/bin",
+        "PYTHONPATH": str(workspace),
+        "NODE_PATH": f"{share}/node:/usr/lib/node",
+        "PWD": str(workspace),
+        "VIRTUAL_ENV": f"{workspace}/.venv",
+        "HOME": "/home/ada",
+        "BESIDE": f"{tmp_path}/ww",
+        "EMPTY": "",
+        "KEY": "sk-a:b",
+    }
+    assert without(environ, (str(workspace), str(share))) == {
+        "PATH": "/usr/bin:/bin",
+        "NODE_PATH": "/usr/lib/node",
+        "HOME": "/home/ada",
+        "BESIDE": f"{tmp_path}/ww",
+        "EMPTY": "",
+        "KEY": "sk-a:b",
+    }
+    assert without(environ, ()) == environ
+
+
+def test_what_a_sandbox_can_write_is_told_by_its_plan() -> None:
+    plan = examples.plan(examples.spec(workspace={"read_only": True}))
+    assert writable_folders(plan) == ()
+    assert examples.PROJECT in writable_folders(examples.plan())
