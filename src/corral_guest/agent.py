@@ -6,6 +6,7 @@ What comes from the jail (`jailed`) is as hostile as the agent: sizes and types 
 from __future__ import annotations
 
 import array
+import binascii
 import json
 import os
 import socket
@@ -81,8 +82,7 @@ class Agent:
         os.mkdir(own)
         linux.mount("tmpfs", own, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
         os.mkdir(f"{own}/files")
-        for path, text, mode in setup["files"]:
-            self._put(f"{own}/files", path, text, mode)
+        self._put_all(f"{own}/files", setup["files"])
         self._put(f"{own}/files", "/etc/machine-id", setup["machine_id"] + "\n", 0o444)
         layers = disk.layers(events, self.number) if setup["disk"] else own
         for folder in ("upper", "work"):
@@ -119,7 +119,12 @@ class Agent:
         if gone:
             self._shared = boot.mounts_below(f"{self.home}/export")
 
-    def _put(self, layer: str, path: str, text: str, mode: int) -> None:
+    def _put_all(self, layer: str, files: list[Any]) -> None:
+        """Files of corral's own; a fourth word says that the content is in base64."""
+        for path, text, mode, *encoded in files:
+            self._put(layer, path, binascii.a2b_base64(text) if encoded else text, mode)
+
+    def _put(self, layer: str, path: str, content: str | bytes, mode: int) -> None:
         """A file of corral's own, in a layer between the toolbox and what programs change.
 
         Never written through the agent's tree, to which a disk may bring links of the agent's.
@@ -132,8 +137,8 @@ class Agent:
                 os.chown(folder, NOBODY, NOBODY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(layer + path, flags, 0o600)
-        with open(fd, "w") as file:
-            file.write(text)
+        with open(fd, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fchown(fd, NOBODY, NOBODY)
             os.fchmod(fd, mode)
@@ -159,8 +164,7 @@ class Agent:
         changed since stays as it is.
         """
         layer = f"{self.home}/own/files"
-        for path, text, mode in identity["files"]:
-            self._put(layer, path, text, mode)
+        self._put_all(layer, identity["files"])
         self._put(layer, "/etc/machine-id", identity["machine_id"] + "\n", 0o444)
         try:
             linux.set_hostname(self._pause, identity["hostname"])

@@ -21,6 +21,7 @@ from ..errors import CheckpointError, HostError, UsageError
 from ..host.copies import copy_file, copy_folder, remove_tree
 from ..images.locks import new_folder
 from ..plan import Plan
+from ..plan.trust import placeholders
 from ..proc import crash_point
 from ..sandbox import Parts, saved
 from ..sandbox.ports import any_ports
@@ -201,7 +202,13 @@ class Saver:
             await box.save(memory, state, stopped)
             write_atomically(staging / _REQUEST, encode(self._request), mode=0o600)
             await asyncio.to_thread(
-                saved.describe, staging, self._record.name, time.time(), self._plan, self._parts
+                saved.describe,
+                staging,
+                self._record.name,
+                time.time(),
+                self._plan,
+                self._parts,
+                placeholders(box.plan),
             )
             crash_point("checkpoint-written")
 

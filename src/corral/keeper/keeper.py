@@ -17,6 +17,7 @@ from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
 from ..journal import Journal
+from ..plan import Plan
 from ..policy import Publish
 from ..sandbox import Execution, Usage
 from ..sandbox.ports import Port, shown
@@ -29,6 +30,8 @@ _SHOWN_ARGUMENTS, _SHOWN_CHARACTERS = 32, 200
 
 class Box(Protocol):
     """What a keeper needs of a Sandbox."""
+
+    plan: Plan
 
     async def exec(
         self,

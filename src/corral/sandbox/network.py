@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from ..channel import Channel, Stream
 from ..events import Report
@@ -54,10 +55,13 @@ class _Counted:
 
 
 @contextlib.asynccontextmanager
-async def egress(plan: Plan, channel: Channel, report: Report) -> AsyncIterator[Traffic]:
+async def egress(
+    plan: Plan, channel: Channel, report: Report, intercept: Path | None = None
+) -> AsyncIterator[Traffic]:
     """Serve the guest's connections until the end; they are decided by the plan's policy.
 
-    Where the plan has no network, a guest that asks for a connection breaks the protocol.
+    intercept: the interceptor's socket, for hosts of secrets. Where the plan has no network, a
+    guest that asks for a connection breaks the protocol.
     """
     traffic = Traffic()
     agents = [agent.number for agent in plan.agents if agent.setup["network"] is not None]
@@ -70,6 +74,7 @@ async def egress(plan: Plan, channel: Channel, report: Report) -> AsyncIterator[
             agents=agents,
             gateways=[gateway.name for gateway in plan.gateways],
             secrets=plan.secrets,
+            intercept=intercept,
             report=report,
             journal=journal,
         )

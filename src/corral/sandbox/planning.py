@@ -12,6 +12,7 @@ from ..host.cgroups import disk_of
 from ..paths import program_files
 from ..plan import Plan, build
 from ..spec import PROTECTED, Spec, mask_matcher
+from .secrets import check_extra
 
 
 def host_facts(report: Report, *, assume_yes: bool = False) -> Facts:
@@ -46,4 +47,6 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
         disk = disk_of(System(), spec.workspace.on_host)
         workspace = msgspec.structs.replace(found.workspace, disk=disk)
         found = msgspec.structs.replace(found, workspace=workspace)
-    return build(spec, facts, found, environ)
+    plan = build(spec, facts, found, environ)
+    check_extra(plan)
+    return plan

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What is saved, and what it may go on in. created: seconds since 1970.
 
     parts: the folders that are in the guest, by where they are there. digests: SHA-256 of each
-    file's data, by name.
+    file's data, by name. placeholders: what its programs hold in place of secrets.
     """
 
     format: int
@@ -47,12 +47,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     shape: Shape
     parts: tuple[str, ...]
     digests: dict[str, str]
+    placeholders: dict[str, str] = {}
 
 
-def describe(folder: Path, name: str, created: float, plan: Plan, parts: Parts) -> None:
+def describe(
+    folder: Path,
+    name: str,
+    created: float,
+    plan: Plan,
+    parts: Parts,
+    placeholders: Mapping[str, str],
+) -> None:
     """Write the manifest of what was saved in `folder`, and have it all on the disk.
 
-    Raises OSError.
+    placeholders: those that its programs hold. Raises OSError.
     """
     digests = {}
     for file in (MEMORY, STATE, DISK):
@@ -70,6 +78,7 @@ def describe(folder: Path, name: str, created: float, plan: Plan, parts: Parts) 
         shape=_shape(plan, parts),
         parts=_places(plan),
         digests=digests,
+        placeholders=dict(placeholders),
     )
     write_file(folder / _MANIFEST, [msgspec.json.encode(manifest)], 0o600)
 
@@ -107,7 +116,7 @@ def opened(folder: Path, plan: Plan, parts: Parts) -> Iterator[Template]:
             raise CheckpointError(
                 f"the checkpoint in {folder} cannot be read: {error.strerror}.", hint=_AGAIN
             ) from error
-        yield Template(folder.name, *files)
+        yield Template(folder.name, files[0], files[1], manifest.placeholders)
     finally:
         for fd in files:
             os.close(fd)

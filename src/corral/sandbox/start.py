@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -44,6 +45,7 @@ from .parts import Parts
 from .ports import Ports
 from .run_folder import run_folder
 from .sandbox import Sandbox
+from .secrets import intercepting
 from .template import BOOT_TIMEOUT, RESTORE_TIMEOUT, template_for
 from .wake import set_clock, wake
 
@@ -115,10 +117,17 @@ async def start(
                     ours = opened(disk, plan.disk, facts, helpers, report)
                     plugged = await stack.enter_async_context(ours)
 
+                held = {} if saved is None else saved.placeholders
+                secret = await stack.enter_async_context(
+                    intercepting(plan, helpers, folder, facts, os.environ, report, held)
+                )
+
                 def starter() -> _Start:
-                    machine = Machine(plan, parts, helpers, folder, console_echo=console_echo)
+                    machine = Machine(
+                        secret.plan, parts, helpers, folder, console_echo=console_echo
+                    )
                     machine.console.log.tap = console
-                    return _Start(machine, plugged, ports, report, keep=keep)
+                    return _Start(machine, plugged, ports, secret.socket, report, keep=keep)
 
                 started = starter()
                 try:
@@ -152,9 +161,17 @@ class _Start:
     """A machine while it becomes a sandbox, and when it ends."""
 
     def __init__(
-        self, machine: Machine, disk: Disk | None, ports: Ports, report: Report, *, keep: bool
+        self,
+        machine: Machine,
+        disk: Disk | None,
+        ports: Ports,
+        intercept: Path | None,
+        report: Report,
+        *,
+        keep: bool,
     ) -> None:
         self._machine = machine
+        self._intercept = intercept
         self._ports = ports
         self._disk = disk
         machine.disk = -1 if disk is None else disk.fd
@@ -329,7 +346,8 @@ class _Start:
         self, stack: contextlib.AsyncExitStack, channel: Channel, first: int = 1
     ) -> Sandbox:
         """With all that its agents need from the moment that they run."""
-        traffic = await stack.enter_async_context(egress(self._plan, channel, self._report))
+        network = egress(self._plan, channel, self._report, self._intercept)
+        traffic = await stack.enter_async_context(network)
         return Sandbox(self._plan, self._machine, channel, self._ports, traffic, first=first)
 
     async def _wake(self, channel: Channel) -> None:

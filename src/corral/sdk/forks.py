@@ -17,6 +17,7 @@ from ..events import Report
 from ..host.copies import copy_folder, remove_tree
 from ..paths import state_dir
 from ..plan import Plan
+from ..plan.trust import placeholders
 from ..sandbox import Parts, Sandbox, make_plan, start
 from ..sandbox.ports import any_ports
 from ..spec import Spec, mask_matcher
@@ -34,6 +35,7 @@ class Origin:
         self.spec = spec
         self._parts = parts
         self._own = own
+        self._placeholders: dict[str, str] = {}
         self._memory = os.memfd_create("corral-fork", os.MFD_CLOEXEC)
         self._state = os.memfd_create("corral-fork", os.MFD_CLOEXEC)
 
@@ -59,6 +61,7 @@ class Origin:
         network = any_ports(spec.network)
         changed = msgspec.structs.replace(spec, name=name, workspace=copied, network=network)
         origin = cls(changed, parts, folder, own)
+        origin._placeholders = placeholders(sandbox.plan)
         hidden = mask_matcher(spec.workspace.mask) if spec.workspace.mask else None
 
         def copy() -> None:
@@ -86,7 +89,7 @@ class Origin:
     def _saved(self) -> Iterator[Template]:
         try:
             os.lseek(self._state, 0, os.SEEK_SET)
-            yield Template("fork", self._memory, self._state)
+            yield Template("fork", self._memory, self._state, self._placeholders)
         finally:
             self.close()
 

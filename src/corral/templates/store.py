@@ -18,8 +18,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -85,11 +85,15 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template that can be restored: its two files, open. Close it."""
+    """A template that can be restored: its two files, open. Close it.
+
+    placeholders: what programs in it hold in place of secrets, in a checkpoint of a sandbox.
+    """
 
     key: str
     memory: int
     state: int
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close the files."""
@@ -156,7 +160,8 @@ def find(shape: Shape) -> Template | None:
         for fd in opened:
             os.close(fd)
         return None
-    return Template(shape.key, *opened)
+    memory, state = opened
+    return Template(shape.key, memory, state)
 
 
 def is_broken(key: str) -> bool:

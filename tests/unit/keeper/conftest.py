@@ -22,6 +22,7 @@ from corral.keeper.keeper import Keeper
 from corral.keeper.model import VERSION, Problem, Request, Status
 from corral.keeper.server import Server
 from corral.keeper.store import Record, boot_id
+from corral.plan import Plan
 from corral.policy import Publish
 from corral.sandbox import Execution, Usage
 from corral.sandbox.ports import Port, Ports
@@ -130,6 +131,8 @@ class ScriptedExecution:
 
 class ScriptedBox:
     """A sandbox whose programs are functions by name."""
+
+    plan: Plan  # of no machine: nobody asks
 
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}

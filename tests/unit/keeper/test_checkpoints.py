@@ -37,6 +37,8 @@ from .conftest import Kept
 class SavingBox:
     """Stands for a sandbox that is saved. full: there is no room on the disk."""
 
+    plan = examples.plan()
+
     def __init__(self, *, full: bool = False) -> None:
         self.full = full
 
