@@ -12,6 +12,7 @@ import msgspec
 
 from corral.events import silent
 from corral.host.copies import copy_folder
+from corral.plan.trust import placeholders
 from corral.sandbox import Sandbox, host_facts, make_plan, prepare, saved, start
 from corral.spec import load_spec
 
@@ -60,7 +61,7 @@ async def copies_of(
             (checkpoint / saved.STATE).open("wb+") as state,
         ):
             await source.save(memory.fileno(), state.fileno(), copy)
-        saved.describe(checkpoint, "project", 0.0, plan, parts)
+        saved.describe(checkpoint, "project", 0.0, plan, parts, placeholders(source.plan))
         found = [Copy(source, project)]
         for folder in folders:
             workspace = msgspec.structs.replace(spec.workspace, copy=str(folder))
