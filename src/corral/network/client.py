@@ -13,11 +13,12 @@ from .stream import Stream
 
 PATIENCE = 20.0  # seconds for a ClientHello or the head of a request
 TLS_PORT, HTTP_PORT = 443, 80
+MAX_HELD = 1 << 16  # bytes that a client may send ahead of a server's answer, and one read more
 DRAIN_TIME, DRAIN_SIZE = 2.0, 1 << 20  # what a refused client still says is read and dropped
 
 
 class Client:
-    """Reads from the guest what may go to the server.
+    """Reads from the guest what may go to the server; unless `inspect` was called, everything.
 
     sent, received: bytes from and to the guest.
     """
@@ -32,6 +33,7 @@ class Client:
         self._ready = b""  # checked, and not yet read by `next`
         self._ended = False
         self._answered = asyncio.Event()
+        self._held = 0  # bytes that wait for the server's answer
         self.sent = 0
         self.received = 0
 
@@ -90,16 +92,34 @@ class Client:
 
     async def next(self) -> bytes:
         """The next bytes that go to the server; b"" at the end. Raises Refused, Failed."""
-        if self._kind is None:
+        if self._kind is None and self._host is not None:
             await self._first(None)
         while not self._ready and not self._ended:
-            if self._start is not None and self._start.waiting:
-                await self._answered.wait()
-                self._ready = self._start.feed(b"")
+            if self._start is None:
+                self._ready = await self._read()
+            elif self._start.waiting:
+                self._ready = self._start.feed(await self._more_or_answer())
             else:
-                data = await self._read()
-                self._ready = data if self._start is None else self._start.feed(data)
+                self._ready = self._start.feed(await self._read())
         data, self._ready = self._ready, b""
+        return data
+
+    async def _more_or_answer(self) -> bytes:
+        """While the server has to answer first: what the guest says meanwhile is held, not much of
+        it, and its end is heard.
+        """
+        answered = asyncio.ensure_future(self._answered.wait())
+        tasks: set[asyncio.Task[bytes]] = set()
+        if self._held < MAX_HELD:
+            tasks.add(asyncio.ensure_future(self._read()))
+        try:
+            await asyncio.wait({answered, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (answered, *tasks):
+                task.cancel()  # a read that is cancelled loses nothing
+            await asyncio.wait({answered, *tasks})
+        data = b"".join(task.result() for task in tasks if not task.cancelled())
+        self._held += len(data)
         return data
 
     def server_said(self, data: bytes) -> None:

@@ -24,6 +24,7 @@ Resolve = Callable[[str], Awaitable[Addresses]]
 
 THREADS = 16
 WAITING = 512  # lookups that may wait for a thread
+IDLE = 10.0  # seconds without a lookup after which a thread ends
 PATIENCE = 15.0  # seconds for an answer; glibc gives up after 5 seconds for each of two tries
 MOST = 32  # addresses of one name that are looked at
 HOSTS_FILE = Path("/etc/hosts")
@@ -41,7 +42,7 @@ class Resolver:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._threads = threads
         self._started = 0
-        self._busy = 0
+        self._lock = threading.Lock()
         self._running: dict[str, asyncio.Future[Addresses]] = {}
 
     async def __call__(self, name: str) -> Addresses:
@@ -65,7 +66,6 @@ class Resolver:
 
         def done(result: Addresses | Failed) -> None:
             self._running.pop(name, None)
-            self._busy -= 1
             if isinstance(result, Failed):
                 future.set_exception(result)
             else:
@@ -79,17 +79,24 @@ class Resolver:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(done, result)
 
-        self._busy += 1
-        self._jobs.put(job)
-        if self._started < min(self._busy, self._threads):
-            self._started += 1
-            threading.Thread(target=_work, args=(self._jobs,), daemon=True, name="resolve").start()
+        with self._lock:
+            self._jobs.put(job)
+            if self._started < min(len(self._running), self._threads):
+                self._started += 1
+                threading.Thread(target=self._work, daemon=True, name="resolve").start()
         return future
 
-
-def _work(jobs: queue.SimpleQueue[Job]) -> None:
-    while True:
-        jobs.get()()
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._started -= 1
+                        return
+                continue
+            job()
 
 
 def _looked_at(future: asyncio.Future[Addresses]) -> None:

@@ -125,6 +125,16 @@ class Guest:
             heard += piece
         return bytes(heard)
 
+    async def taken(self) -> None:
+        """Wait until the engine has read all that was said."""
+        async with self._change:
+            await self._change.wait_for(lambda: not self.to_host or self._is_reset())
+
+    async def settled(self) -> None:
+        """Let the engine's task for this stream come to its end."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     async def refused(self) -> str:
         """The reason for which it was reset, once it is."""
         async with self._change:
