@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 import time
@@ -13,12 +14,15 @@ from msgspec import Struct
 
 from ..errors import CorralError
 from ..events import Report, silent
+from ..host import Facts
 from ..host.limits import capacity
 from ..sandbox import host_facts, sweep
 from ..spec import Spec, load_spec
+from . import inside
 from .island import inhabited
 from .model import Breach, NotTried, Probe, Result, Verdict
-from .scenes import Ground, Inside, Staged
+from .scenes import Ground, Inside, Networked, Staged
+from .servers import serving
 
 LIMIT = 90.0  # seconds that a probe may take, under emulation
 
@@ -56,14 +60,20 @@ async def verify(wanted: Wanted) -> list[Result]:
         scratch = Path(name)
         run = _Run(wanted)
         grounds = [probe for probe in probes if probe.scene == "host"]
+        networked = [probe for probe in probes if probe.scene == "network"]
         islands = [probe for probe in probes if probe.scene == "island"]
         others = [probe for probe in probes if probe.scene in ("any", "staged", "ended")]
         async with asyncio.TaskGroup() as group:
+            again = any(probe.id == "restored-twice" for probe in others)
+            second = asyncio.get_running_loop().create_future() if again or networked else None
+            if networked or again:
+                group.create_task(run.networked(scratch, facts, networked, second), name="network")
             if others:
                 if wanted.project is not None:
                     scene = Inside(scratch, facts, _spec(wanted), "corral-verify-canary")
                 else:
                     scene = Staged(scratch, facts, wanted.environ, further={})
+                scene.other = second
                 group.create_task(run.sandboxed(scene, others), name="sandbox")
             if grounds:
                 group.create_task(run.all(Ground(scratch, facts), grounds), name="host")
@@ -93,6 +103,9 @@ class _Run:
         try:
             async with scene.running(self._wanted.environ, self._wanted.report):
                 started = True
+                if isinstance(scene, Networked) and scene.tell is not None:
+                    with contextlib.suppress(NotTried):
+                        scene.tell.set_result(await scene.jail(inside.IDENTITY))
                 await self.all(scene, live)
         except CorralError as error:
             if not started:
@@ -101,6 +114,21 @@ class _Run:
                     self._add(probe, "degraded", why, 0.0)
                 return
         await self.all(scene, [probe for probe in probes if probe.scene == "ended"])
+
+    async def networked(
+        self,
+        scratch: Path,
+        facts: Facts,
+        probes: Sequence[Probe],
+        identity: asyncio.Future[dict[str, str]] | None,
+    ) -> None:
+        """All that need servers of ours. identity: gets what this second sandbox drew."""
+        async with serving() as servers:
+            scene = Networked(scratch, facts, self._wanted.environ, servers)
+            scene.tell = identity
+            await self.sandboxed(scene, probes)
+        if identity is not None and not identity.done():
+            identity.cancel()
 
     async def on_island(self, probes: Sequence[Probe]) -> None:
         """All that need the engine and nothing else."""

@@ -19,6 +19,7 @@ from ..sandbox import Sandbox, make_plan, prepare, start
 from ..spec import Spec, load_spec
 from .processes import descendants, start_time
 from .runner import Runner
+from .servers import Servers
 
 CANARY = "CORRAL_VERIFY_CANARY"  # a variable of the host that must be nowhere else
 NAME = "verify"
@@ -135,6 +136,35 @@ class Staged(Inside):
         }
         spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
         super().__init__(scratch, facts, spec, secrets.token_hex(16))
+
+
+class Networked(Inside):
+    """A sandbox with servers of verify's own: GOOD is allowed, BAD is not, both lead to loopback.
+
+    The gateways and secrets that it has lead to `servers`, too.
+    """
+
+    GOOD, BAD = "good.test", "bad.test"
+
+    def __init__(
+        self, scratch: Path, facts: Facts, environ: Mapping[str, str], servers: Servers
+    ) -> None:
+        workspace = scratch / "networked"
+        workspace.mkdir()
+        overrides: dict[str, object] = {
+            "name": f"{NAME}-network",
+            "network.mode": "allow",
+            "network.allow": [self.GOOD],
+            "network.hosts": [
+                f"{self.GOOD}:80=127.0.0.1:{servers.good.port}",
+                f"{self.BAD}:80=127.0.0.1:{servers.bad.port}",
+            ],
+            "network.publish": [f"{servers.free}:8000"],
+        }
+        spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
+        super().__init__(scratch, facts, spec, secrets.token_hex(16))
+        self.servers = servers
+        self.tell: asyncio.Future[dict[str, str]] | None = None  # who waits for what it drew
 
 
 def tree(folder: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_selection_is_of_families_and_ids() -> None:
 
 def test_a_projects_workspace_is_not_changed() -> None:
     wanted = Wanted(probes=all_probes(), environ={}, project=Path("/"))
-    assert {probe.scene for probe in wanted.possible()} == {"host", "any", "ended"}
+    assert {probe.scene for probe in wanted.possible()} == {*("host", "island", "any", "ended")}
 
 
 def test_probes_are_well_formed() -> None:

@@ -1,6 +1,6 @@
 """The probes: a file a family, or two where one would be long."""
 
-from . import channel, copies, egress, exports, host, jail, limits, names, network, vm
+from . import channel, copies, egress, exports, host, jail, limits, names, network, through, vm
 
 FAMILIES = (
     vm.VM,
@@ -12,4 +12,4 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies, egress)  # into families of other files
+_DECLARES = (copies, egress, through)  # into families of other files
