@@ -11,7 +11,7 @@ from corral import events
 from corral.errors import CorralError
 from corral.policy import BadName, Host, Network, decide, decide_address
 from corral.policy.decision import addresses_of, matches
-from corral.policy.names import IPAddress, parse, shown
+from corral.policy.names import IPAddress, from_address, parse, shown
 from corral.policy.rules import rule_text
 from corral.policy.sniff import Refused, refusal_text
 
@@ -139,12 +139,13 @@ class Connection:
         elif host.address is not None:
             found = [(host.address, port)]
         else:
-            found = [(each, port) for each in interleave((await self._resolve(host.text))[:MOST])]
+            answers = (await self._resolve(host.text))[:MOST]
+            found = [(_canonical(each), port) for each in interleave(answers)]
         if not found:
             raise Failed("no such name")
-        for address, _ in found:
+        for address, dialled in found:
             verdict = decide_address(
-                self._network, address, port, own=is_own(address), named=bool(said)
+                self._network, address, dialled, own=is_own(address), named=bool(said)
             )
             if not verdict.allowed:
                 raise Denied(verdict.reason, verdict.rule)
@@ -196,6 +197,11 @@ class Connection:
                 seconds=time.monotonic() - self._began if over else None,
             )
         )
+
+
+def _canonical(address: IPAddress) -> IPAddress:
+    """An IPv4 address in the clothes of an IPv6 one (RFC 4291, 2.5.5.2) is an IPv4 address."""
+    return from_address(address).address or address
 
 
 def _address(text: str) -> IPAddress:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from corral.policy.names import IPAddress
+from corral.policy.addresses import forms
+from corral.policy.names import IPAddress, from_address
 
 from .outcome import Failed
 
@@ -37,8 +38,13 @@ def is_own(address: IPAddress) -> bool:
     """Whether the host would deliver to itself what it sends there, by its routes.
 
     A datagram socket that is connected sends nothing; the kernel picks the source address, which
-    for an address of its own is that address, or one of loopback.
+    for an address of its own is that address, or one of loopback. An IPv4 address in one of IPv6
+    (mapped, or translated by NAT64) is that address.
     """
+    return any(_delivered_here(form) for form in forms(from_address(address).address or address))
+
+
+def _delivered_here(address: IPAddress) -> bool:
     try:
         with socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             probe.connect((str(address), 9))
