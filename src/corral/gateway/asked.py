@@ -20,6 +20,9 @@ from .prices import Table
 from .usage import Usage
 
 MAX_BODY = 64 << 20  # bytes; Anthropic takes 32 MB
+# Commas and brackets: `[],[],...` takes 25 times its size when it is read, and seconds in which
+# nobody else is served. A text of a million tokens, full of numbers, has fewer.
+MAX_PARTS = 2_000_000
 _BYTES_A_TOKEN = 3  # few enough that an estimate is rather too high
 _MOST_OUTPUT = 128_000  # tokens, of every model in the table; of requests that name no limit
 # Kinds of service at the listed price or below it.
@@ -66,6 +69,8 @@ def too_large() -> Refusal:
 
 def read(kind: Kind, gateway: Gateway, data: bytes, table: Table) -> Asked:
     """What a request asks for. Raises Refusal for what is no such request, or not allowed."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_PARTS:
+        raise Refusal(413, "the body has too many parts.", code="too_large")
     try:
         said = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, ValueError):
