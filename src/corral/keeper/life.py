@@ -163,6 +163,7 @@ class _Life:
                 console_echo=console_echo,
                 keep=self._request.debug,
                 saved=template,
+                kept=True,
             ) as sandbox:
                 await watch.ready()
                 begun.set()

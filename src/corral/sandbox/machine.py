@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from corral_guest.seccomp import export_filter
@@ -30,7 +31,10 @@ SETTLING, LAST_WORDS = 0.5, 2.5
 
 
 class Machine:
-    """A virtual machine. logs: of its processes. memory, disk: descriptors of them, or -1."""
+    """A virtual machine. logs: of its processes. memory, disk: descriptors of them, or -1.
+
+    gateway: where the gateway listens for an agent; None without one.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Machine:
         self.logs: dict[str, Process] = {}
         self.memory = -1
         self.disk = -1
+        self.gateway: Callable[[int], Path] | None = None
         self._helpers = helpers
         self._verbose = console_echo is not None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

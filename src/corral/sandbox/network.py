@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..channel import Channel, Stream
@@ -56,12 +56,18 @@ class _Counted:
 
 @contextlib.asynccontextmanager
 async def egress(
-    plan: Plan, channel: Channel, report: Report, intercept: Path | None = None
+    plan: Plan,
+    channel: Channel,
+    report: Report,
+    *,
+    intercept: Path | None = None,
+    gateway: Callable[[int], Path] | None = None,
 ) -> AsyncIterator[Traffic]:
     """Serve the guest's connections until the end; they are decided by the plan's policy.
 
-    intercept: the interceptor's socket, for hosts of secrets. Where the plan has no network, a
-    guest that asks for a connection breaks the protocol.
+    intercept: the interceptor's socket, for hosts of secrets. gateway: where the gateway listens
+    for an agent. Where the plan has no network, a guest that asks for a connection breaks the
+    protocol.
     """
     traffic = Traffic()
     agents = [agent.number for agent in plan.agents if agent.setup["network"] is not None]
@@ -72,7 +78,8 @@ async def egress(
         engine = Engine(
             plan.network,
             agents=agents,
-            gateways=[gateway.name for gateway in plan.gateways],
+            gateways=[each.name for each in plan.gateways],
+            gateway=gateway,
             secrets=plan.secrets,
             intercept=intercept,
             report=report,

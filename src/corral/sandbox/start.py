@@ -38,6 +38,7 @@ from .checkpoint import attach, identify, thaw
 from .descriptors import connect, memfd
 from .disk import Disk, opened
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
+from .gateway import opened_gateway
 from .limits import bounds
 from .machine import LAST_WORDS, SETTLING, Machine
 from .network import egress
@@ -70,6 +71,7 @@ async def start(
     folder: Path | None = None,
     console: Callable[[bytes], None] | None = None,
     saved: Template | None = None,
+    kept: bool = False,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox; on leaving, everything is written back and every process is gone.
 
@@ -78,7 +80,8 @@ async def start(
     of the accelerator. disk: the file of the sandbox's disk, made if there is none; only where the
     plan has one. folder: the caller's `run_folder`, by default one of its own. console: called with
     what the guest's console says. saved: go on from this checkpoint of a sandbox with the same
-    exports, as a machine of its own; the caller closes it. Raises BootError, HostError,
+    exports, as a machine of its own; the caller closes it. kept: this sandbox will start again, so
+    what it spends at a gateway counts for all its starts. Raises BootError, HostError,
     PortError, ProcessError, SandboxGoneError.
     """
     facts = parts.facts
@@ -121,12 +124,17 @@ async def start(
                 secret = await stack.enter_async_context(
                     intercepting(plan, helpers, folder, facts, os.environ, report, held)
                 )
+                # Once, also for a second start when the first failed; nothing waits for it.
+                gateway = await stack.enter_async_context(
+                    opened_gateway(plan, helpers, folder, facts, os.environ, report, kept=kept)
+                )
 
                 def starter() -> _Start:
                     machine = Machine(
                         secret.plan, parts, helpers, folder, console_echo=console_echo
                     )
                     machine.console.log.tap = console
+                    machine.gateway = gateway
                     return _Start(machine, plugged, ports, secret.socket, report, keep=keep)
 
                 started = starter()
@@ -346,8 +354,15 @@ class _Start:
         self, stack: contextlib.AsyncExitStack, channel: Channel, first: int = 1
     ) -> Sandbox:
         """With all that its agents need from the moment that they run."""
-        network = egress(self._plan, channel, self._report, self._intercept)
-        traffic = await stack.enter_async_context(network)
+        machine = self._machine
+        outward = egress(
+            self._plan,
+            channel,
+            self._report,
+            intercept=self._intercept,
+            gateway=machine.gateway,
+        )
+        traffic = await stack.enter_async_context(outward)
         return Sandbox(self._plan, self._machine, channel, self._ports, traffic, first=first)
 
     async def _wake(self, channel: Channel) -> None:
