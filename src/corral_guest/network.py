@@ -74,7 +74,8 @@ class Network:
     def _bound(self, family: int, kind: int, address: str, port: int) -> socket.socket:
         made = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._sockets.append(made)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:  # for datagrams it would let the agent's own share the port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # The name server's port may be one of the policy's, too; only our own sockets share one.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
