@@ -65,10 +65,11 @@ def program_files() -> tuple[str, ...]:
     """What runs when corral runs, as real paths: a sandbox that could write it would be corral.
 
     The packages, the virtual environment, and in a clone the launcher and the file whose change
-    makes the launcher install again.
+    makes the launcher install again. Of a clone all of src: Python looks there for modules, and
+    runs a sitecustomize.py that it finds.
     """
     source = Path(__file__).resolve().parent.parent
-    found = [source / "corral", source / "corral_guest"]
+    found = [source] if source.name == "src" else [source / "corral", source / "corral_guest"]
     if sys.prefix != sys.base_prefix:
         found.append(Path(sys.prefix).resolve())
     clone = source.parent

@@ -28,6 +28,8 @@ for f in src/corral/__init__.py src/corral_guest/wire.py corral pyproject.toml; 
 done
 try touch src/corral/planted.py
 try touch src/corral/__pycache__/planted.pyc
+# what every Python that looks for modules in src runs when it starts, isolated (-I) or not
+try touch src/sitecustomize.py src/usercustomize.py
 for d in src src/corral src/corral/cli src/corral_guest; do try mv $d $d.away; try rmdir $d; done
 # what git on the host would obey, and cannot be kept away
 mkdir -p sub/.git/hooks bare/objects bare/refs "evil$(printf '\033')]0;x/.git"
