@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,16 @@ async def copies_of(
     base: Path,
     count: int,
     before: Callable[[Sandbox], Awaitable[object]] | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> AsyncIterator[list[Copy]]:
     """The source and `count` copies of it, all running, below the empty folder `base`.
 
-    before: done in the source before it is copied.
+    before: done in the source before it is copied. overrides: further settings of all of them.
     """
     project, checkpoint = base / "project", base / "checkpoint"
     project.mkdir()
     checkpoint.mkdir()
-    spec = load_spec(project, {**DEFAULTS, **CHECKPOINTS}, os.environ)
+    spec = load_spec(project, {**DEFAULTS, **CHECKPOINTS, **(overrides or {})}, os.environ)
     facts = host_facts(silent)
     plan = make_plan(spec, facts, os.environ)
     parts = prepare(plan, facts, silent)
