@@ -103,6 +103,27 @@ def resolve_secrets(
     return tuple(found)
 
 
+def ports_taken(
+    network: Network, gateways: Sequence[Gateway], secrets: Sequence[Secret]
+) -> list[str]:
+    """A sentence for each published port on which no program of the sandbox can listen.
+
+    On the ports that lead outwards corral's own listeners are, on every address of the sandbox.
+    """
+    taken = {80} if gateways else set()
+    if network.mode != "none":
+        taken.update(network.ports)
+        taken.update(rule.port for rule in network.allow if rule.port is not None)
+    for secret in secrets:
+        taken.update(int(host.partition(":")[2] or 443) for host in secret.hosts)
+    return [
+        f"--publish {show_publish(each)}: no program in the sandbox can listen on port "
+        f"{each.guest_port}, where its connections outwards are taken; choose another one there."
+        for each in network.publish
+        if each.guest_port in taken
+    ]
+
+
 def refuse_both(
     variables: Sequence[str], gateways: Sequence[Gateway], secrets: Sequence[Secret]
 ) -> None:

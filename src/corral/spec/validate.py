@@ -33,7 +33,7 @@ from .model import (
     Spec,
     Workspace,
 )
-from .network import refuse_both, resolve_gateways, resolve_network, resolve_secrets
+from .network import ports_taken, refuse_both, resolve_gateways, resolve_network, resolve_secrets
 from .sizes import format_size
 from .text import has_control, is_unicode, printable
 from .values import EnvVar, NamedShare
@@ -123,6 +123,7 @@ def resolve(
     gateways = resolve_gateways(merged, doors, environ, reach, warnings)
     secrets = resolve_secrets(merged, doors, environ, reach)
     refuse_both([name for name, _value in env], gateways, secrets)
+    warnings += ports_taken(network, gateways, secrets)
     machine, limits = _machine(merged, place), _limits(merged)
     warnings += _tight(machine, limits)
     return Spec(

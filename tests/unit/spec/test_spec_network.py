@@ -92,6 +92,27 @@ def test_one_port_does_not_lead_to_two(user: User) -> None:
         network(user, publish=["8080:80", "8080:81"])
 
 
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({}, False),
+        ({"allow": ["a.test"]}, True),
+        ({"allow": ["a.test"], "ports": [443]}, False),
+        ({"allow": ["a.test:8080"], "ports": [443]}, False),
+        ({"mode": "none", "allow": ["a.test:80"]}, False),
+        ({"gateways": ["anthropic"]}, True),
+        ({"secrets": ["T@a.test"]}, False),
+        ({"secrets": ["T@a.test:80"]}, True),
+    ],
+)
+def test_a_port_that_no_program_can_listen_on_is_told(
+    user: User, options: dict[str, object], warned: bool
+) -> None:
+    user.environ |= {"ANTHROPIC_API_KEY": "x", "T": "x"}
+    warnings = user.spec(overrides={"network": {"publish": ["8080:80"], **options}}).warnings
+    assert any("listen on port 80" in warning for warning in warnings) == warned
+
+
 def test_limits_are_as_said(user: User) -> None:
     found = network(user, max_connections=3, rate="0.5", max_bytes="1GiB", idle="30s").limits
     assert found == Limits(connections=3, rate=0.5, total=1 << 30, idle=30.0)
