@@ -98,6 +98,72 @@ class Journal:
         self._wake()
 
 
+def tail(path: Path, *, follow: bool = False) -> Iterator[bytes]:
+    """What a log has, the older part first, in whole lines; with `follow` also what comes, without
+    end, whichever process writes it.
+
+    inotify(7) tells of it. Raises OSError.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    changes = _watch(path.parent) if follow else -1  # before the first look: nothing is missed
+    file = -1
+    try:
+        yield from _lines(contents(older(path)))
+        rest = b""
+        while True:
+            if file < 0:
+                file = _opened(path, folder)
+            while file >= 0 and (data := os.read(file, READ_SIZE)):
+                whole, newline, rest = (rest + data).rpartition(b"\n")
+                if newline:
+                    yield whole + newline
+            if file >= 0 and not _is_at(file, path):  # it has become the older part
+                os.close(file)
+                file, rest = -1, b""
+            elif not follow:
+                return
+            else:
+                os.read(changes, READ_SIZE)  # waits
+    finally:
+        for fd in (folder, changes, file):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        whole, newline, rest = (rest + piece).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+
+
+def _opened(path: Path, folder: int) -> int:
+    try:
+        return os.open(path.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return -1
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _watch(folder: Path) -> int:
+    """A descriptor that can be read when something is written or made in the folder."""
+    import ctypes
+
+    in_modify, in_moved_to, in_create = 0x2, 0x80, 0x100  # linux/inotify.h
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_CLOEXEC)
+    if fd < 0 or libc.inotify_add_watch(fd, bytes(folder), in_modify | in_moved_to | in_create) < 0:
+        raise OSError(ctypes.get_errno(), "inotify")
+    return int(fd)
+
+
 def older(path: Path) -> Path:
     """Where the older part is."""
     return path.with_name(f"{path.name}.1")
