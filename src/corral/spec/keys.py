@@ -113,8 +113,9 @@ def check_key(key: Key, what: str, environ: Mapping[str, str], reach: Reach) -> 
 
 
 def describe(key: Key) -> str:
-    """Where it is found, for people: `env ANTHROPIC_API_KEY`."""
-    return printable(f"{key.kind} {' '.join(key.value)}", 500)
+    """Where it is found, for people: `env ANTHROPIC_API_KEY`; of a command only the program."""
+    words = key.value[:1] if key.kind == "command" else key.value
+    return printable(f"{key.kind} {' '.join(words)}", 500)
 
 
 def _env_hint(name: str, what: str, environ: Mapping[str, str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..policy import Key
 from .credentials import holds_credential
+from .keys import describe
 from .layers import Entry
 from .load import Loaded
 from .settings import SETTINGS, bucket_of
@@ -51,6 +53,7 @@ def as_toml(loaded: Loaded) -> str:
     for table, lines in sections.items():
         text += [f"[{table}]", *lines, ""]
     text += list(_share_tables(loaded))
+    text += list(_door_tables(loaded))
     return "\n".join(text).rstrip() + "\n"
 
 
@@ -78,6 +81,14 @@ def as_data(loaded: Loaded) -> dict[str, object]:
             "asks": [{"key": widening.key, "text": widening.text} for widening in loaded.widenings],
         },
         "settings": settings,
+        "gateways": {
+            name: {"dialect": each.dialect, "upstream": each.upstream, "key": _key(each.key)}
+            for name, each in loaded.doors.gateways.items()
+        },
+        "secrets": {
+            name: {"hosts": list(each.hosts), "header": each.header, "key": _key(each.key)}
+            for name, each in loaded.doors.secrets.items()
+        },
         "warnings": list(loaded.warnings),
     }
 
@@ -131,6 +142,19 @@ def _share_tables(loaded: Loaded) -> Iterator[str]:
             yield f"target = {toml_string(entry.value.target)}"
             yield f"writable = {_literal(entry.value.writable)}"
             yield ""
+
+
+def _door_tables(loaded: Loaded) -> Iterator[str]:
+    """Gateways and secrets as comments: which there are, not what a file would have to say."""
+    for name, gateway in loaded.doors.gateways.items():
+        yield f"# gateway {name}: {printable(gateway.upstream)}, key: {_key(gateway.key) or 'none'}"
+    for name, secret in loaded.doors.secrets.items():
+        hosts = printable(", ".join(secret.hosts), 1000)
+        yield f"# secret {name}: for {hosts} in {secret.header}, key: {_key(secret.key)}"
+
+
+def _key(key: Key | None) -> str | None:
+    return None if key is None else describe(key)
 
 
 def _origin(loaded: Loaded, entry: Entry) -> str:

@@ -379,8 +379,16 @@ def test_a_key_is_in_no_spec_and_in_nothing_that_is_shown(user: User) -> None:
     shown = as_toml(loaded) + json.dumps(as_data(loaded)) + repr(spec)
     assert KEY not in shown + msgspec.json.encode(spec).decode()
     assert "anthropic" in shown and "TOKEN@a.test" in shown
+    assert f"gateway openai: https://api.openai.com/v1, key: file {user.home}/key" in shown
     again = msgspec.json.decode(msgspec.json.encode(spec), type=Spec)
     assert again == spec, "what `corral up` keeps is read back the same"
+
+
+def test_of_a_command_for_a_key_only_the_program_is_shown(user: User) -> None:
+    user.configure(f"[gateway.anthropic]\nkey = {{ command = ['echo', '{KEY}'] }}")
+    loaded = user.collect()
+    shown = as_toml(loaded) + json.dumps(as_data(loaded))
+    assert "key: command echo" in shown and KEY not in shown
 
 
 def test_names_are_known_for_completion(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
