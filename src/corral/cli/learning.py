@@ -16,7 +16,7 @@ from ..paths import log_dir
 from ..policy.learn import Proposal, Reached, propose
 from ..sandbox.network import JOURNAL
 from ..spec import load_spec
-from ..spec.files import CONFIG_NAME, write_atomically
+from ..spec.files import CONFIG_NAME, read_config, write_atomically
 from ..spec.text import printable, toml_string
 from .connections import amount, events_of
 from .options import Wanted
@@ -110,7 +110,8 @@ def _write(target: Path, proposal: Proposal) -> None:
     import tomllib
 
     try:
-        text = target.read_text(encoding="utf-8") if target.exists() else ""
+        # What ran could have put anything there: a link to a file of yours, a pipe.
+        text = (read_config(target, follow=False) or b"").decode()
         if "network" in tomllib.loads(text):
             raise CorralError(
                 f"{printable(str(target))} has a table [network] already.",

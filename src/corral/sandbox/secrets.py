@@ -20,7 +20,7 @@ from ..host import Facts
 from ..plan import Plan
 from ..plan.trust import Trust, trusting
 from ..proc import Helpers, Process
-from .doors import Door, opened
+from .doors import Door, opened, writable_folders
 
 _SOCKET = "intercept"
 _MODULE = "corral.gateway.intercept"
@@ -90,6 +90,7 @@ async def intercepting(
         config=msgspec.json.encode(Setup(secrets=wanted)),
         sockets=(_SOCKET,),
         keys={each.name: each.key for each in plan.secrets},
+        guests=writable_folders(plan),
     )
     said: asyncio.Future[Word] = asyncio.get_running_loop().create_future()
 

@@ -185,3 +185,23 @@ def test_the_list_is_written_into_a_file_without_one(tmp_path: Path) -> None:
     assert tomllib.loads(target.read_text())["network"]["allow"] == ["a.test:443"]
     with pytest.raises(CorralError, match="already"):
         learning._write(target, found)
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe", "folder"])
+def test_a_list_is_not_written_through_what_the_command_planted(
+    tmp_path: Path, planted: str
+) -> None:
+    """By a link a file of the user's that is TOML would be copied into the workspace."""
+    secret = tmp_path / "credentials.toml"
+    secret.write_text('[registry]\ntoken = "of-the-user"\n')
+    target = tmp_path / "corral.toml"
+    if planted == "link":
+        target.symlink_to(secret)
+    elif planted == "pipe":
+        os.mkfifo(target)
+    else:
+        target.mkdir()
+    found = propose([Reached(name="pypi.org", port=443)])
+    with pytest.raises(CorralError, match=r"symbolic link|not a regular file"):
+        learning._write(target, found)
+    assert target.is_symlink() or not target.is_file()
