@@ -75,7 +75,8 @@ class Connection:
         try:
             await self._run()
         except Outcome as outcome:
-            self._rule = outcome.rule or self._rule
+            if isinstance(outcome, Denied):
+                self._rule = outcome.rule  # not the one that allowed it until then
             self._tell(outcome.verdict, outcome.reason)
             await self._say_no(outcome)
         except CorralError:
@@ -210,11 +211,17 @@ def _address(text: str) -> IPAddress:
     return address
 
 
+def _is_literal(name: str) -> bool:
+    return parse(name).address is not None
+
+
 def _hint(outcome: Denied, name: str, port: int) -> str:
     match outcome.reason:
         case "denied by a rule":
             return f"On the host, the rule is: --deny {outcome.rule}"
         case "no network" | "not on the list" | "port not on the list":
+            return f"On the host, allow it with: corral run --allow {rule_text(name, port)} ..."
+        case reason if reason.endswith(" address") and _is_literal(name):
             return f"On the host, allow it with: corral run --allow {rule_text(name, port)} ..."
         case reason if reason.endswith(" address"):
             return f"On the host, name it with: corral run --host {name}=ADDRESS ..."
