@@ -15,21 +15,24 @@ from tests.support.sites import Sites, sites
 # Holds a connection, knows an address, and serves on a port. Asked on that port, it says what has
 # become of the connection, and whether the address leads to the server still.
 PROGRAM = """
-import http.client, socket
+import socket, urllib.request
 address = socket.gethostbyname("web.test")
-held = http.client.HTTPConnection("web.test")
-def fetch(connection):
+held = socket.create_connection(("echo.test", 7000))
+def say():
     try:
-        connection.request("GET", "/", headers={"Host": "web.test"})
-        return connection.getresponse().read().decode().strip()
+        held.sendall(b"\\0hello")
+        return held.recv(100)[1:].decode() or "ended"
     except ConnectionError:
         return "reset"
-first = fetch(held)
+def fetch():
+    request = urllib.request.Request("http://" + address, headers={"Host": "web.test"})
+    return urllib.request.urlopen(request, timeout=30).read().decode().strip()
+first = say()
 server = socket.create_server(("127.0.0.1", 8000))
 print("ready", first, flush=True)
 while True:
     client = server.accept()[0]
-    client.sendall(f"{fetch(held)} {fetch(http.client.HTTPConnection(address))}".encode())
+    client.sendall(f"{say()} {fetch()}".encode())
     client.close()
 """
 
@@ -46,16 +49,27 @@ async def both(
 ) -> AsyncIterator[list[Copy]]:
     """The source and a copy, with the program in both."""
 
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    where = f"echo.test:7000=127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
     async def begin(source: Sandbox) -> None:
         execution = await source.exec(("python3", "-c", PROGRAM))
         assert await execution.stdout.read() == b"ready hello\n"
 
     overrides: dict[str, object] = {
-        "network.allow": ["web.test"],
-        "network.hosts": internet.hosts,
+        "network.allow": ["web.test", "echo.test:7000"],
+        "network.hosts": [*internet.hosts, where],
         "network.publish": ["0:8000"],
     }
-    async with copies_of(tmp_path_factory.mktemp("copies"), 1, begin, overrides) as found:
+    async with (
+        server,
+        copies_of(tmp_path_factory.mktemp("copies"), 1, begin, overrides) as found,
+    ):
         yield found
 
 
