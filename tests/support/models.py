@@ -96,7 +96,7 @@ class Models:
                 await self.changed.wait()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        data = await request.read()
+        data = await request.content.read()
         try:
             body = json.loads(data) if data else None
         except ValueError:

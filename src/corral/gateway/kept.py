@@ -37,7 +37,6 @@ class Kept:
         self._told = False
         self._limit = limit
         self._fd = -1
-        self._size = 0
         self._dirty = asyncio.Event()
         self._account: Account | None = None
         self._open()
@@ -63,9 +62,7 @@ class Kept:
             self._turn(len(line))
             view = memoryview(line)
             while view:
-                written = os.write(self._fd, view)
-                self._size += written
-                view = view[written:]
+                view = view[os.write(self._fd, view) :]
         except OSError as error:
             self._failed(error)
         self._dirty.set()
@@ -117,26 +114,32 @@ class Kept:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._fd = os.open(self._transcript, flags, 0o600)
-            self._size = os.fstat(self._fd).st_size
         except OSError as error:
             self._failed(error)
 
     def _turn(self, more: int) -> None:
-        """Begin a new file when this one is full; another run of this sandbox may have done so."""
+        """Begin a new file when this one is full, or when another run of this sandbox has."""
+        if self._fd >= 0 and not self._is_at_its_place():
+            self._reopen()
         if self._fd < 0:
             self._open()
-        if self._size + more <= self._limit or not self._size:
+        size = os.fstat(self._fd).st_size
+        if size + more <= self._limit or not size:
             return
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if self._is_at_its_place():
+            self._transcript.replace(older(self._transcript))
+        self._reopen()
+
+    def _is_at_its_place(self) -> bool:
         try:
-            same = os.fstat(self._fd).st_ino == self._transcript.stat().st_ino
-            if same and os.fstat(self._fd).st_size:
-                self._transcript.replace(older(self._transcript))
+            return os.path.samestat(os.fstat(self._fd), self._transcript.stat())
         except FileNotFoundError:
-            pass
-        finally:
-            os.close(self._fd)
-            self._fd = -1
+            return False
+
+    def _reopen(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
         self._open()
 
     def _failed(self, error: OSError) -> None:

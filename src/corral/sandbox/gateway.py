@@ -12,7 +12,7 @@ from ..errors import HostError
 from ..events import Report
 from ..gateway.config import Config
 from ..host import Facts
-from ..paths import log_dir
+from ..paths import log_dir, state_dir
 from ..plan import Plan
 from ..proc import Helpers
 from .doors import FOLDER, Door, opened, writable_folders
@@ -65,3 +65,11 @@ def gateway_folder(name: str) -> Path:
     except OSError as error:
         raise HostError(f"cannot make {folder}: {error.strerror}.") from error
     return folder
+
+
+def existing_folder(name: str) -> Path | None:
+    """The same, for who looks and makes nothing; None where no gateway has kept anything."""
+    if "/" in name or name.startswith("."):
+        return None
+    folder = state_dir() / "logs" / name / "gateway"
+    return folder if folder.is_dir() else None

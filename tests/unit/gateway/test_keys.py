@@ -1,0 +1,253 @@
+"""Where keys are found: each kind, and what is said when there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.errors import ConfigError
+from corral.gateway import claude
+from corral.gateway.keys import read
+from corral.policy import Key
+
+SECRET = "sk-some-key-0123456789"
+
+
+def test_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(Key(kind="env", value=("K",)), {"K": f" {SECRET}\n"}).key == SECRET
+    with pytest.raises(ConfigError, match="the variable K is not set"):
+        read(Key(kind="env", value=("K",)), {})
+    with pytest.raises(ConfigError, match="is empty"):
+        read(Key(kind="env", value=("K",)), {"K": ""})
+
+
+def test_a_command_prints_it_on_its_first_line() -> None:
+    program = "import os; print(os.environ['X']); print('more')"
+    key = Key(kind="command", value=(sys.executable, "-c", program))
+    assert read(key, {**os.environ, "X": SECRET}).key == SECRET
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("import sys; sys.exit('no such entry')", "failed with status 1: no such entry"),
+        ("print()", "is empty"),
+        ("print('a\\x00b')", "is no key"),
+        ("print('x' * 99999)", "is no key"),
+    ],
+)
+def test_a_command_that_gives_none(program: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        read(Key(kind="command", value=(sys.executable, "-c", program)), os.environ)
+    with pytest.raises(ConfigError, match="cannot be run: No such file"):
+        read(Key(kind="command", value=("/nonexistent/program",)), os.environ)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{SECRET}\nsecond line\n")
+    assert read(Key(kind="file", value=(str(file),)), {}).key == SECRET
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read(Key(kind="file", value=(str(tmp_path),)), {})
+
+
+def test_the_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keyring
+
+    entries = {("corral", "me"): SECRET}
+    monkeypatch.setattr(keyring, "get_password", lambda *who: entries.get(who))
+    assert read(Key(kind="keyring", value=("corral", "me")), {}).key == SECRET
+    with pytest.raises(ConfigError, match="has no key other of me"):
+        read(Key(kind="keyring", value=("other", "me")), {})
+    monkeypatch.setattr(keyring, "get_password", lambda *_who: 1 / 0)
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        read(Key(kind="keyring", value=("other", "me")), {})
+
+
+class Tokens:
+    """A token endpoint: each refresh token works once."""
+
+    def __init__(self) -> None:
+        self.valid = "refresh-0"
+        self.asked: list[dict[str, Any]] = []
+        self.status = 200
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                size = int(self.headers["content-length"])
+                outer.asked.append(json.loads(self.rfile.read(size)))
+                good = outer.asked[-1]["refresh_token"] == outer.valid
+                status = outer.status if good or outer.status != 200 else 400
+                said: dict[str, Any] = {"error": "invalid_grant"}
+                if status == 200:
+                    number = len(outer.asked)
+                    outer.valid = f"refresh-{number}"
+                    said = {
+                        "access_token": f"sk-ant-oat01-new-{number}",
+                        "refresh_token": outer.valid,
+                        "expires_in": 28800,
+                        "scope": "user:inference user:profile",
+                    }
+                self.send_response(status)
+                if status == 307:
+                    self.send_header("location", "http://192.0.2.1/")
+                self.end_headers()
+                self.wfile.write(json.dumps(said).encode())
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/oauth/token"
+
+
+@pytest.fixture
+def tokens() -> Iterator[Tokens]:
+    found = Tokens()
+    thread = threading.Thread(target=found.server.serve_forever)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    thread.join()
+    found.server.server_close()
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Path:
+    folder = tmp_path / ".claude"
+    folder.mkdir()
+    return folder / ".credentials.json"
+
+
+def written(login: Path, *, left: float) -> dict[str, Any]:
+    """A login as Claude Code writes it, that holds for `left` seconds."""
+    content = {
+        "claudeAiOauth": {
+            "accessToken": "sk-ant-oat01-old",
+            "refreshToken": "refresh-0",
+            "expiresAt": int((time.time() + left) * 1000),
+            "scopes": ["user:inference"],
+            "subscriptionType": "max",
+        },
+        "mcpOAuth": {"other": 1},
+    }
+    login.write_text(json.dumps(content))
+    return content
+
+
+def of(login: Path, tokens: Tokens, rejected: str = "") -> str:
+    found = read(Key(kind="claude", value=(str(login), tokens.url)), {}, rejected=rejected)
+    assert found.bearer and found.expires and found.expires > time.time()
+    assert found.key is not None
+    return found.key
+
+
+def test_a_login_that_holds_is_used_as_it_is(login: Path, tokens: Tokens) -> None:
+    written(login, left=3600)
+    assert of(login, tokens) == "sk-ant-oat01-old"
+    assert not tokens.asked
+
+
+def test_a_login_that_ends_is_renewed_and_written_back_whole(login: Path, tokens: Tokens) -> None:
+    before = written(login, left=60)
+    assert of(login, tokens) == "sk-ant-oat01-new-1"
+    assert tokens.asked == [
+        {
+            "grant_type": "refresh_token",
+            "refresh_token": "refresh-0",
+            "client_id": claude.CLIENT_ID,
+        }
+    ]
+    after = json.loads(login.read_text())
+    assert after["mcpOAuth"] == before["mcpOAuth"]
+    kept = after["claudeAiOauth"]
+    assert kept["refreshToken"] == "refresh-1" and kept["subscriptionType"] == "max"
+    assert login.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in login.parent.iterdir()] == [login.name]
+    assert not login.parent.with_name(".claude.lock").exists()
+
+
+def test_many_at_once_renew_it_once(login: Path, tokens: Tokens) -> None:
+    written(login, left=0)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(of(login, tokens))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["sk-ant-oat01-new-1"] * 6
+    assert len(tokens.asked) == 1
+
+
+def test_what_claude_code_renewed_meanwhile_is_taken(login: Path, tokens: Tokens) -> None:
+    written(login, left=0)
+    lock = login.parent.with_name(".claude.lock")
+    lock.mkdir()  # as Claude Code holds it
+
+    def claude_code() -> None:
+        content = written(login, left=3600)
+        content["claudeAiOauth"]["accessToken"] = "sk-ant-oat01-of-claude-code"
+        login.write_text(json.dumps(content))
+        lock.rmdir()
+
+    timer = threading.Timer(0.2, claude_code)
+    timer.start()
+    assert of(login, tokens) == "sk-ant-oat01-of-claude-code"
+    timer.join()
+    assert not tokens.asked
+
+
+def test_a_lock_that_nobody_holds_any_more_is_taken_over(login: Path, tokens: Tokens) -> None:
+    written(login, left=0)
+    lock = login.parent.with_name(".claude.lock")
+    lock.mkdir()
+    os.utime(lock, (0, 0))
+    assert of(login, tokens) == "sk-ant-oat01-new-1"
+
+
+def test_a_token_that_was_refused_is_not_given_again(login: Path, tokens: Tokens) -> None:
+    written(login, left=3600)
+    refused = sha256(b"sk-ant-oat01-old").hexdigest()
+    assert of(login, tokens, refused) == "sk-ant-oat01-new-1"
+    assert of(login, tokens, refused) == "sk-ant-oat01-new-1"
+    assert len(tokens.asked) == 1
+
+
+@pytest.mark.parametrize("status", [307, 400, 429, 500])
+def test_a_login_that_cannot_be_renewed_is_left_alone(
+    login: Path, tokens: Tokens, status: int
+) -> None:
+    before = written(login, left=0)
+    tokens.status = status
+    with pytest.raises(ConfigError, match=rf"cannot be renewed \(status {status}\)"):
+        of(login, tokens)
+    assert json.loads(login.read_text()) == before
+    assert not login.parent.with_name(".claude.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[]", "is not what Claude Code writes"),
+        ("{}", "has no login of a Claude subscription"),
+        ('{"claudeAiOauth": {"accessToken": "a", "expiresAt": 0}}', "has expired and cannot be"),
+    ],
+)
+def test_a_file_without_a_login(login: Path, tokens: Tokens, content: str | None, why: str) -> None:
+    if content is not None:
+        login.write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        of(login, tokens)
