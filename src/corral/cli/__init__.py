@@ -18,6 +18,7 @@ VERBS = {
     "logs": ("logs", "Show what happened in a sandbox."),
     "events": ("events", "Print what happened in sandboxes, as JSON lines."),
     "stats": ("stats", "Show what sandboxes use of this machine."),
+    "transcript": ("transcript", "Show what agents and their models said."),
     "net": ("net", "Show what a sandbox reached on the network, may reach, and needs."),
     "wait": ("wait", "Wait until a sandbox has ended."),
     "pause": ("pause", "Halt a sandbox; its memory stays."),

@@ -22,7 +22,7 @@ class Conversation:
     """Records in, lines out. Of a request only what is new since the agent's one before."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[object, object], list[Any]] = {}
+        self._before: dict[tuple[str, str], list[Any]] = {}
 
     def lines(self, record: dict[str, Any]) -> Iterator[str]:
         """What is shown of a record."""
@@ -44,7 +44,7 @@ class Conversation:
         if not isinstance(body, dict):
             return
         messages = _messages(body)
-        whose = (record.get("agent"), record.get("gateway"))
+        whose = (str(record.get("agent")), str(record.get("gateway")))
         before = self._before.get(whose, [])
         self._before[whose] = messages
         known = 0
