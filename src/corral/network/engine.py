@@ -9,6 +9,7 @@ stream's credit and the socket's buffer.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from .stream import Stream
 __all__ = ["Engine", "Stream"]
 
 MAX_NAME = 1024  # characters of a name that a guest may say
-MAX_CONNECTIONS = 4096  # of all agents together
+MAX_CONNECTIONS = 4096  # of all agents together, and half of the descriptors that we may open
 
 
 class Engine:
@@ -60,6 +61,9 @@ class Engine:
         self._resolve = resolve or Resolver()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        # This process has other descriptors to open, and may not run out of them.
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(MAX_CONNECTIONS, soft // 2)
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,7 +103,7 @@ class Engine:
         )
         if self._closed:
             stream.reset("the sandbox ends")
-        elif len(self._tasks) >= MAX_CONNECTIONS or not usage.enter():
+        elif len(self._tasks) >= self._most or not usage.enter():
             connection.refuse("too many connections at once")
         else:
             task = asyncio.create_task(connection.run(), name=f"connection to {asked.port}")

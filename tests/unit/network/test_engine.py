@@ -61,6 +61,18 @@ async def test_a_server_may_speak_first() -> None:
     assert ssh.got == [b"SSH-2.0-y\r\n"]
 
 
+async def test_a_protocol_of_lines_passes_on_its_port() -> None:
+    async with (
+        server(b"250 ok\r\n", first=b"220 hello\r\n", wait=b"\n") as mail,
+        running(policy("mail.test:587", to={"mail.test": mail.port})) as engine,
+    ):
+        guest = ask(engine, "mail.test", 587)
+        assert await guest.hear(11) == b"220 hello\r\n"
+        await guest.say(b"EHLO me\r\n")
+        assert await guest.hear_all() == b"250 ok\r\n"
+    assert mail.got == [b"EHLO me\r\n"]
+
+
 async def test_plain_http_is_one_request_and_the_server_is_to_close() -> None:
     async with (
         server(OK, wait=b"\r\n\r\n") as web,

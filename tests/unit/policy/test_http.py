@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import h11
 import pytest
 from hypothesis import given
@@ -264,19 +266,33 @@ def test_no_other_protocol_is_asked_for(protocol: str) -> None:
         (b"\x16\2", "other"),
         (b"G", None),
         (b"GET ", None),
-        (b"GET /", "http"),
-        (b"\r\n\r\nGET /", "http"),
-        (b"get  /", "http"),
-        (b"CONNECT x", "http"),
-        (b"VERSION-CONTROL /", "http"),
+        (b"GET /", None),
+        (b"GET / HTTP/1.1", "http"),
+        (b"\r\n\r\nGET / HTTP/1.1\r\n", "http"),
+        (b"get\t\v/ HTTP/1", "http"),
+        (b"CONNECT x HTTP/1.1\r\n", "http"),
+        (b"VERSION-CONTROL / HTTP/1.1\r\n", "http"),
+        (b"GET /" + b"x" * 9000, "other"),
+        (b"GET /\r\n", "other"),
         (b"PRI * HTTP/2.0\r\n", "other"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "other"),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", "other"),
-        (b"EHLO me\r\n", "http"),
+        (b"EHLO me", None),
+        (b"EHLO me\r\n", "other"),
+        (b"PING\r\n", "other"),
+        (b"*1\r\n$4\r\nPING\r\n", "other"),
+        (b"USER x HTTPS\r\n", "other"),
     ],
 )
 def test_the_first_bytes_tell_the_protocol(data: bytes, kind: str | None) -> None:
     assert looks_like(data) == kind
+
+
+def test_blanks_without_end_take_no_time() -> None:
+    for end in (b"", b"\0", b"x HTTP", b"\r\n"):
+        began = time.monotonic()
+        assert looks_like(b"A" + b" " * 8000 + end) in (None, "other")
+        assert time.monotonic() - began < 0.1
 
 
 def test_a_refusal_is_an_answer_that_a_person_can_read() -> None:
