@@ -57,6 +57,13 @@ _SENSITIVE = (
     ".config/gcloud",
     ".config/gh",
     ".password-store",
+    ".claude/.credentials.json",
+    ".codex/auth.json",
+    ".git-credentials",
+    ".npmrc",
+    ".pypirc",
+    ".cargo/credentials.toml",
+    ".local/share/keyrings",
 )
 
 

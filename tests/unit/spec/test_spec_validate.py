@@ -157,6 +157,14 @@ def test_a_configuration_that_is_a_link_into_the_workspace_is_not_for_the_sandbo
     assert user.spec(overrides={"workspace.read_only": True}).workspace.read_only
 
 
+def test_sharing_a_login_is_warned_about(user: User) -> None:
+    user.folder(".claude")
+    assert user.spec(**shares("~/.claude:/mnt/claude")).warnings == ()
+    (user.home / ".claude" / ".credentials.json").touch()
+    (warning,) = user.spec(**shares("~/.claude:/mnt/claude")).warnings
+    assert "~/.claude/.credentials.json" in warning
+
+
 def test_sharing_keys_is_warned_about(user: User) -> None:
     user.folder(".ssh")
     (warning,) = user.spec(**shares("~/.ssh:/mnt/ssh")).warnings
