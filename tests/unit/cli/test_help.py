@@ -44,7 +44,7 @@ def examples_in(text: str) -> list[list[str]]:
     assert lines is not None
     found = []
     for line in lines[0].splitlines():
-        command = re.split(r" {3,}| > ", line.strip())[0]
+        command = re.split(r" {3,}| > | \| ", line.strip())[0]
         if command.startswith("eval"):
             command = command.partition("$(")[2].partition(")")[0]
         found.append(shlex.split(command))
