@@ -27,6 +27,10 @@ _TEXTS = {
         "addresses": "No name leads to an address that is not public, unless you say so",
         "same-name": "A connection goes to the name that it was allowed for",
         "name-service": "Name service carries nothing out",
+        "keys-stay": "No key of the gateway is in a sandbox, or comes back from an upstream",
+        "gateway-bounds": "The gateway passes on what its configuration allows, and nothing else",
+        "secret-hosts": "A secret goes to its hosts, and comes back from none",
+        "own-authority": "What a sandbox trusts for interception is its own, for these hosts only",
     },
     "Channel": {
         "protocol": "A guest that breaks the protocol harms itself only",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +17,11 @@ from ..events import Report, silent
 from ..host import Facts
 from ..host.limits import capacity
 from ..sandbox import host_facts, sweep
-from ..spec import Spec, load_spec
-from . import inside
+from ..spec import load_spec
 from .island import inhabited
-from .model import Breach, NotTried, Probe, Result, Verdict
-from .scenes import Ground, Inside, Networked, Staged
-from .servers import serving
+from .model import Breach, NotTried, Probe, Result, Scene, Verdict
+from .scenes import CANARY, Ground, Inside, Networked, Staged, variables
+from .servers import Servers
 
 LIMIT = 90.0  # seconds that a probe may take, under emulation
 
@@ -57,43 +56,52 @@ async def verify(wanted: Wanted) -> list[Result]:
     with tempfile.TemporaryDirectory(
         prefix="corral-verify-", dir=parent, ignore_cleanup_errors=True
     ) as name:
-        scratch = Path(name)
-        run = _Run(wanted)
-        grounds = [probe for probe in probes if probe.scene == "host"]
-        networked = [probe for probe in probes if probe.scene == "network"]
-        islands = [probe for probe in probes if probe.scene == "island"]
-        others = [probe for probe in probes if probe.scene in ("any", "staged", "ended")]
-        async with asyncio.TaskGroup() as group:
-            again = any(probe.id == "restored-twice" for probe in others)
-            second = asyncio.get_running_loop().create_future() if again or networked else None
-            if networked or again:
-                group.create_task(run.networked(scratch, facts, networked, second), name="network")
-            if others:
-                if wanted.project is not None:
-                    scene = Inside(scratch, facts, _spec(wanted), "corral-verify-canary")
-                else:
-                    scene = Staged(scratch, facts, wanted.environ, further={})
-                scene.other = second
-                group.create_task(run.sandboxed(scene, others), name="sandbox")
-            if grounds:
-                group.create_task(run.all(Ground(scratch, facts), grounds), name="host")
-            if islands:
-                group.create_task(run.on_island(islands), name="island")
+        run = _Run(wanted, Path(name), facts)
+        with variables({CANARY: secrets.token_hex(16), **run.servers.variables()}):
+            await run.everything(probes)
     order = {probe.id: number for number, probe in enumerate(probes)}
     return sorted(run.results, key=lambda result: order[result.id])
-
-
-def _spec(wanted: Wanted) -> Spec:
-    assert wanted.project is not None
-    return load_spec(wanted.project, {}, dict(wanted.environ), capacity=capacity())
 
 
 class _Run:
     """The results so far."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, scratch: Path, facts: Facts) -> None:
         self._wanted = wanted
+        self._scratch = scratch
+        self._facts = facts
+        self.servers = Servers(scratch)
         self.results: list[Result] = []
+
+    async def everything(self, probes: Sequence[Probe]) -> None:
+        """Each scene beside the others; in a scene one probe after the other."""
+        by_scene: dict[Scene, list[Probe]] = {}
+        for probe in probes:
+            scene: Scene = "any" if probe.scene in ("staged", "ended") else probe.scene
+            by_scene.setdefault(scene, []).append(probe)
+        again = any(probe.id == "restored-twice" for probe in probes)
+        async with asyncio.TaskGroup() as group:
+            second: asyncio.Future[dict[str, str]] | None = None
+            if again or "network" in by_scene:
+                second = asyncio.get_running_loop().create_future()
+                work = self.networked(by_scene.get("network", []), second)
+                group.create_task(work, name="network")
+            if "any" in by_scene:
+                sandbox = self._inside()
+                sandbox.other = second
+                group.create_task(self.sandboxed(sandbox, by_scene["any"]), name="sandbox")
+            if "host" in by_scene:
+                ground = Ground(self._scratch, self._facts)
+                group.create_task(self.all(ground, by_scene["host"]), name="host")
+            if "island" in by_scene:
+                group.create_task(self.on_island(by_scene["island"]), name="island")
+
+    def _inside(self) -> Inside:
+        wanted = self._wanted
+        if wanted.project is None:
+            return Staged(self._scratch, self._facts, wanted.environ)
+        spec = load_spec(wanted.project, {}, dict(wanted.environ), capacity=capacity())
+        return Inside(self._scratch, self._facts, spec)
 
     async def sandboxed(self, scene: Inside, probes: Sequence[Probe]) -> None:
         """All that need one sandbox; what harms it comes last, then what looks at what is left."""
@@ -103,9 +111,8 @@ class _Run:
         try:
             async with scene.running(self._wanted.environ, self._wanted.report):
                 started = True
-                if isinstance(scene, Networked) and scene.tell is not None:
-                    with contextlib.suppress(NotTried):
-                        scene.tell.set_result(await scene.jail(inside.IDENTITY))
+                if isinstance(scene, Networked):
+                    await scene.tell_identity()
                 await self.all(scene, live)
         except CorralError as error:
             if not started:
@@ -116,18 +123,14 @@ class _Run:
         await self.all(scene, [probe for probe in probes if probe.scene == "ended"])
 
     async def networked(
-        self,
-        scratch: Path,
-        facts: Facts,
-        probes: Sequence[Probe],
-        identity: asyncio.Future[dict[str, str]] | None,
+        self, probes: Sequence[Probe], identity: asyncio.Future[dict[str, str]]
     ) -> None:
         """All that need servers of ours. identity: gets what this second sandbox drew."""
-        async with serving() as servers:
-            scene = Networked(scratch, facts, self._wanted.environ, servers)
+        async with self.servers.listening():
+            scene = Networked(self._scratch, self._facts, self._wanted.environ, self.servers)
             scene.tell = identity
             await self.sandboxed(scene, probes)
-        if identity is not None and not identity.done():
+        if not identity.done():
             identity.cancel()
 
     async def on_island(self, probes: Sequence[Probe]) -> None:

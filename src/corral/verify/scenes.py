@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+
+import msgspec
 
 from ..errors import CorralError
 from ..events import Report
@@ -15,8 +17,11 @@ from ..host import Facts
 from ..host.limits import capacity
 from ..plan import Plan
 from ..plan.model import AGENT_UID_BASE
+from ..policy import Gateway, Key, Secret
 from ..sandbox import Sandbox, make_plan, prepare, start
 from ..spec import Spec, load_spec
+from . import inside
+from .model import NotTried
 from .processes import descendants, start_time
 from .runner import Runner
 from .servers import Servers
@@ -46,10 +51,10 @@ class Inside(Ground):
     variable that the host had when it was planned.
     """
 
-    def __init__(self, scratch: Path, facts: Facts, spec: Spec, canary: str) -> None:
+    def __init__(self, scratch: Path, facts: Facts, spec: Spec) -> None:
         super().__init__(scratch, facts)
         self.spec = spec
-        self.canary = canary
+        self.canary = os.environ.get(CANARY, "")
         self.workspace = Path(spec.workspace.on_host)
         self.sandbox: Sandbox
         self.root: Runner
@@ -82,22 +87,18 @@ class Inside(Ground):
         """Start the sandbox, and end it. Raises CorralError."""
         plan = make_plan(self.spec, self.facts, {**environ, CANARY: self.canary})
         parts = prepare(plan, self.facts, report)
-        with contextlib.ExitStack() as stack:
-            variable = os.environ.get(CANARY)
-            os.environ[CANARY] = self.canary  # what the helpers could inherit
-            stack.callback(_restore, variable)
-            try:
-                async with start(plan, parts, self._heard(report)) as self.sandbox:
-                    self.root, self.jail = Runner(self.sandbox, 0), Runner(self.sandbox, 1)
-                    self.run_folder = self.sandbox.folder
-                    pids = descendants(self.sandbox.machine.pid)
-                    self.processes = {pid: start_time(pid) for pid in pids}
-                    yield
-                    await self.root.close()
-                    await self.jail.close()
-            except CorralError:
-                if not self.ended:  # by a probe, on purpose
-                    raise
+        try:
+            async with start(plan, parts, self._heard(report)) as self.sandbox:
+                self.root, self.jail = Runner(self.sandbox, 0), Runner(self.sandbox, 1)
+                self.run_folder = self.sandbox.folder
+                pids = descendants(self.sandbox.machine.pid)
+                self.processes = {pid: start_time(pid) for pid in pids}
+                yield
+                await self.root.close()
+                await self.jail.close()
+        except CorralError:
+            if not self.ended:  # by a probe, on purpose
+                raise
 
 
 class Staged(Inside):
@@ -107,14 +108,7 @@ class Staged(Inside):
     outside: a folder that is not shared, with the file `secret`, whose content is `secret`.
     """
 
-    def __init__(
-        self,
-        scratch: Path,
-        facts: Facts,
-        environ: Mapping[str, str],
-        *,
-        further: Mapping[str, object],
-    ) -> None:
+    def __init__(self, scratch: Path, facts: Facts, environ: Mapping[str, str]) -> None:
         base = scratch / "files"
         self.base = base
         self.shared, self.writable = base / "shared", base / "writable"
@@ -132,39 +126,72 @@ class Staged(Inside):
             "run.tools": [str(self.tool)],
             "workspace.mask": [".env"],
             "workspace.read_only": False,
-            **further,
+            "network.mode": "none",
         }
         spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
-        super().__init__(scratch, facts, spec, secrets.token_hex(16))
+        super().__init__(scratch, facts, spec)
 
 
 class Networked(Inside):
     """A sandbox with servers of verify's own: GOOD is allowed, BAD is not, both lead to loopback.
 
-    The gateways and secrets that it has lead to `servers`, too.
+    It has gateways (to servers.model) and, where interception is installed, a secret (for SECRET,
+    and for FORGED, whose server nobody has certified). tell: who waits for what it drew.
     """
 
-    GOOD, BAD = "good.test", "bad.test"
+    GOOD, BAD, SECRET, FORGED = "good.test", "bad.test", "secret.test", "forged.test"
+    TOKEN, HEADER = "VERIFY_TOKEN", "x-verify"
 
     def __init__(
         self, scratch: Path, facts: Facts, environ: Mapping[str, str], servers: Servers
     ) -> None:
         workspace = scratch / "networked"
         workspace.mkdir()
+        hosts = {f"{self.GOOD}:80": servers.good, f"{self.BAD}:80": servers.bad}
+        hosts |= {f"{self.SECRET}:443": servers.secret, f"{self.FORGED}:443": servers.forged}
         overrides: dict[str, object] = {
             "name": f"{NAME}-network",
             "network.mode": "allow",
             "network.allow": [self.GOOD],
-            "network.hosts": [
-                f"{self.GOOD}:80=127.0.0.1:{servers.good.port}",
-                f"{self.BAD}:80=127.0.0.1:{servers.bad.port}",
-            ],
+            "network.hosts": [f"{name}=127.0.0.1:{each.port}" for name, each in hosts.items()],
             "network.publish": [f"{servers.free}:8000"],
         }
         spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
-        super().__init__(scratch, facts, spec, secrets.token_hex(16))
+        spec = msgspec.structs.replace(spec, gateways=self._gateways(servers))
+        if servers.authority is not None:
+            spec = msgspec.structs.replace(spec, secrets=(self._secret(servers),))
+        super().__init__(scratch, facts, spec)
         self.servers = servers
-        self.tell: asyncio.Future[dict[str, str]] | None = None  # who waits for what it drew
+        self.tell: asyncio.Future[dict[str, str]] | None = None
+
+    async def tell_identity(self) -> None:
+        """Tell whoever waits for it what this sandbox drew."""
+        if self.tell is not None:
+            with contextlib.suppress(NotTried):
+                self.tell.set_result(await self.jail(inside.IDENTITY))
+
+    def _gateways(self, servers: Servers) -> tuple[Gateway, ...]:
+        plain = Gateway(
+            name="echo",
+            dialect="anthropic",
+            upstream=f"http://127.0.0.1:{servers.model.port}",
+            key=Key(kind="file", value=(str(servers.key_file),)),
+            models=("claude-*",),
+        )
+        change = msgspec.structs.replace
+        return (
+            plain,
+            change(plain, name="spent", budget_usd=0.001),
+            change(plain, name="slow", rpm=1),
+        )
+
+    def _secret(self, servers: Servers) -> Secret:
+        return Secret(
+            name=self.TOKEN,
+            hosts=(self.SECRET, self.FORGED),
+            header=self.HEADER,
+            key=Key(kind="file", value=(str(servers.token_file),)),
+        )
 
 
 def tree(folder: Path) -> None:
@@ -199,8 +226,16 @@ def state(folder: Path) -> dict[str, object]:
     return found
 
 
-def _restore(variable: str | None) -> None:
-    if variable is None:
-        os.environ.pop(CANARY, None)
-    else:
-        os.environ[CANARY] = variable
+@contextlib.contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these in the environment of this process, which its helpers could inherit."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

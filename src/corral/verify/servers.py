@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import msgspec
 
@@ -97,25 +100,52 @@ async def _closed(server: asyncio.Server) -> None:
 
 
 class Servers:
-    """Those of a scene. good, bad: what the policy allows, and what it does not."""
+    """Those of a run, with what certifies them and the credentials that lead to them.
 
-    def __init__(self) -> None:
-        self.good = Server()
-        self.bad = Server()
+    good, bad: what the policy allows, and what it does not. model: behind the gateways. secret:
+    of the host of a secret; forged: in its place, certified by nobody. key, token: credentials
+    that the sandbox must never see. authority: certifies `secret`; None where nothing can.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.good, self.bad, self.model = Server(), Server(), Server()
+        self.secret, self.forged = Server(), Server()
+        self.all = (self.good, self.bad, self.model, self.secret, self.forged)
+        self.key = f"sk-verify-{secrets.token_hex(24)}"
+        self.token = f"verify-token-{secrets.token_hex(24)}"
+        self.key_file, self.token_file = folder / "key", folder / "token"
+        for file, text in ((self.key_file, self.key), (self.token_file, self.token)):
+            file.touch(mode=0o600)
+            file.write_text(text)
+        self.authority: Path | None = None
+        self._contexts: list[ssl.SSLContext] = []
+        if find_spec("mitmproxy") is not None and find_spec("cryptography") is not None:
+            from .certificates import certified
+
+            (self.authority, first), (_, second) = (
+                certified(folder / name, host)
+                for name, host in (("ours", "secret.test"), ("nobodys", "forged.test"))
+            )
+            self._contexts = [first, second]
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.free = taken.getsockname()[1]  # a port that nobody has
 
+    def variables(self) -> dict[str, str]:
+        """What has what intercepts trust our authority."""
+        return {"SSL_CERT_FILE": str(self.authority)} if self.authority is not None else {}
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """All of them listen."""
+        async with contextlib.AsyncExitStack() as stack:
+            for server in (self.good, self.bad, self.model):
+                await server.listen(stack)
+            for server, context in zip((self.secret, self.forged), self._contexts, strict=False):
+                await server.listen(stack, context)
+            yield
+
     def reset(self) -> None:
-        """Forget what came."""
-        for server in (self.good, self.bad):
+        """Forget what came, and say nothing special."""
+        for server in self.all:
             server.reset()
-
-
-@contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[Servers]:
-    """Servers that listen."""
-    servers = Servers()
-    async with contextlib.AsyncExitStack() as stack:
-        for server in (servers.good, servers.bad):
-            await server.listen(stack)
-        yield servers
+            server.answer = plain

@@ -1,6 +1,20 @@
 """The probes: a file a family, or two where one would be long."""
 
-from . import channel, copies, egress, exports, host, jail, limits, names, network, through, vm
+from . import (
+    channel,
+    copies,
+    egress,
+    exports,
+    gateway,
+    host,
+    jail,
+    limits,
+    names,
+    network,
+    secret,
+    through,
+    vm,
+)
 
 FAMILIES = (
     vm.VM,
@@ -9,6 +23,8 @@ FAMILIES = (
     channel.CHANNEL,
     network.NETWORK,
     names.NAMES,
+    gateway.GATEWAY,
+    secret.SECRETS,
     host.HOST,
     limits.LIMITS,
 )

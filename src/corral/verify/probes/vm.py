@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import platform
 from pathlib import Path
 
 from .. import inside
 from ..judging import breach_if, refused, runnable, tried_if
+from ..memory import without
 from ..model import Breach, NotTried
 from ..registry import Registry
 from ..scenes import CANARY, Inside
@@ -170,36 +170,7 @@ for pid in os.listdir("/proc"):
     scene="any",
 )
 async def memory(scene: Inside) -> str:
-    mark = f"mark-{os.urandom(8).hex()}"
-    # The control: what a process of the guest holds is found in the same way.
-    held = await scene.root(f"""
-kept = bytearray(bytes.fromhex({mark.encode().hex()!r}) * 64)
-with open("/tmp/mark", "wb") as file:
-    file.write(kept)
-outcome["held"] = "done"
-""")
-    runnable(held)
-    size, present = _search(scene.sandbox.machine.memory, [scene.canary.encode(), mark.encode()])
-    tried_if(present[1], "what the guest holds is not found in its memory either")
-    breach_if(present[0], "it is in the guest's memory")
-    return f"not in {size >> 20} MiB of memory, in which a mark of the guest is found"
-
-
-def _search(descriptor: int, needles: list[bytes]) -> tuple[int, list[bool]]:
-    """Which of some byte strings are in a sparse file, and how many bytes were looked at."""
-    found, looked, offset = [False] * len(needles), 0, 0
-    size = os.fstat(descriptor).st_size
-    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as view:
-        while offset < size:
-            try:
-                start = os.lseek(descriptor, offset, os.SEEK_DATA)
-            except OSError:  # ENXIO: only holes are left
-                break
-            offset = os.lseek(descriptor, start, os.SEEK_HOLE)
-            looked += offset - start
-            for index, needle in enumerate(needles):
-                found[index] = found[index] or view.find(needle, start, offset) >= 0
-    return looked, found
+    return await without(scene, "it", scene.canary)
 
 
 @probe(

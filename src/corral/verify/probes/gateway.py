@@ -1,0 +1,494 @@
+"""The gateway: the key stays on the host, whatever the sandbox asks for and the upstream says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+from ...paths import log_dir
+from ..judging import breach_if, runnable, tried_if
+from ..memory import without
+from ..model import Breach, NotTried
+from ..processes import Helper, descendants
+from ..registry import Registry
+from ..scenes import Networked
+from ..servers import MARK, Answer, Got, response
+from .through import ASK
+
+GATEWAY = Registry("gateway")
+probe = GATEWAY.probe
+
+MODEL = "claude-haiku-4-5"
+USAGE = {"input_tokens": 50_000, "output_tokens": 50_000}  # dear, for the budget
+
+# message(): a request to a gateway; keeps what came back as `name`.
+MESSAGE = """
+import base64
+def message(name, host="echo.corral.internal", model="claude-haiku-4-5", further="",
+            target="/v1/messages", method="POST", data=None):
+    body = data if data is not None else json.dumps({"model": model, "max_tokens": 8,
+        "messages": [{"role": "user", "content": "hello"}]}).encode()
+    head = (f"{method} {target} HTTP/1.1\\r\\nHost: {host}\\r\\nx-api-key: {PLACEHOLDER}\\r\\n"
+            f"anthropic-version: 2023-06-01\\r\\ncontent-type: application/json\\r\\n{further}"
+            f"Connection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n").encode()
+    send(name, host.partition(":")[0], head + body)
+def send(name, host, data, port=80):
+    try:
+        with socket.socket() as s:
+            s.settimeout(15)
+            s.connect((host, port))
+            s.sendall(data)
+            answer = b""
+            while piece := s.recv(65536):
+                answer += piece
+    except OSError as error:
+        if not answer_of(error, locals().get("answer")):
+            outcome[name] = errno.errorcode.get(error.errno, str(error))
+            return
+        answer = locals()["answer"]
+    outcome[name] = answer.decode("latin-1") or "closed"
+def answer_of(error, answer):
+    return bool(answer)
+PLACEHOLDER = os.environ.get("ANTHROPIC_API_KEY", "none")
+"""
+
+
+def message(got: Got, further: tuple[str, ...] = (), text: str = "") -> bytes:
+    """What a model API answers; text: what it says besides."""
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+        "content": [{"type": "text", "text": text or MARK.decode()}],
+        "stop_reason": "end_turn",
+        "usage": USAGE,
+    }
+    return response(json.dumps(body).encode(), "content-type: application/json", *further)
+
+
+async def asked(scene: Networked, code: str) -> dict[str, str]:
+    """The answers that the jail got, by name. The upstream has forgotten what came before."""
+    tried_if(scene.plan.gateways, "this sandbox has no gateway")
+    answer = scene.servers.model.answer
+    scene.servers.reset()
+    scene.servers.model.answer = answer
+    found = await scene.jail(ASK + MESSAGE + code, seconds=60)
+    runnable(found)
+    return found
+
+
+async def control(scene: Networked) -> None:
+    """A request passes, and the real key is added to it."""
+    scene.servers.model.answer = message
+    found = await asked(scene, 'message("plain")')
+    got = scene.servers.model.got
+    tried_if(got, f"no request reaches the upstream either: {found['plain'][:120]}")
+    tried_if(got[0].header("x-api-key") == scene.servers.key, "the key was not added")
+    tried_if(MARK.decode() in found["plain"], "the answer did not arrive")
+
+
+def no_key(scene: Networked, found: dict[str, str]) -> None:
+    """Raises Breach where the key, or a good part of it, is in what the jail got."""
+    key = scene.servers.key
+    for name, text in found.items():
+        breach_if(key in text or key[10:42] in text, f"the key is in the answer to “{name}”")
+
+
+@probe(
+    "key-is-added-on-the-host",
+    "keys-stay",
+    "The sandbox has the key, in place of a placeholder that the gateway replaces.",
+    scene="network",
+)
+async def added(scene: Networked) -> str:
+    await control(scene)
+    found = await scene.jail("outcome.update(os.environ)")
+    runnable(found)
+    no_key(scene, found)
+    breach_if(scene.servers.key in str(found), "the key is in the jail's environment")
+    tried_if(found.get("ANTHROPIC_API_KEY"), "there is no placeholder")
+    return f"“{found['ANTHROPIC_API_KEY']}” inside, the key at the upstream"
+
+
+@probe(
+    "guests-credentials-are-dropped",
+    "keys-stay",
+    "The sandbox sends credentials, cookies and headers for proxies of its own to the upstream.",
+    scene="network",
+)
+async def dropped(scene: Networked) -> str:
+    await control(scene)
+    own = "a-credential-of-the-guest"
+    lines = "".join(
+        f"{name}: {own}\\r\\n"
+        for name in ("Authorization", "X-Api-Key", "Cookie", "Proxy-Authorization", "Api-Key")
+    )
+    await asked(scene, f'message("own", further="{lines}")')
+    for got in scene.servers.model.got:
+        passed = [name for name, value in got.headers if own in value]
+        breach_if(passed, f"passed on: {', '.join(passed)}")
+        breach_if(got.header("x-api-key") != scene.servers.key, "the key was not the only one")
+    tried_if(scene.servers.model.got, "the request was not passed on")
+    return "none of five arrives; the key does"
+
+
+@probe(
+    "credential-echoed",
+    "keys-stay",
+    "The upstream repeats the request's headers: in its body, compressed, streamed, in headers.",
+    scene="network",
+)
+async def echoed(scene: Networked) -> str:
+    await control(scene)
+    servers = scene.servers
+    seen = []
+    for name, answer in ECHOES.items():
+        servers.model.answer = answer
+        found = await asked(scene, f'message({name!r}, further="Accept-Encoding: gzip\\r\\n")')
+        tried_if(servers.model.got, f"the request was not passed on ({name})")
+        no_key(scene, found)
+        text = found[name]
+        _head, _, body = text.partition("\r\n\r\n")
+        if "gzip" in name and "content-encoding: gzip" in _head.lower():
+            no_key(scene, {name: _unpacked(body)})
+        seen.append(name)
+    return f"not in the answers: {', '.join(seen)}"
+
+
+def _unpacked(body: str) -> str:
+    data = body.encode("latin-1")
+    start = data.find(b"\x1f\x8b")
+    try:
+        return gzip.decompress(data[start:]).decode("latin-1")
+    except (OSError, EOFError):
+        return ""  # in chunks, or not whole: what is in it was looked through as it came
+
+
+def _all(got: Got) -> str:
+    return "; ".join(f"{name}={value}" for name, value in got.headers)
+
+
+def _chunked(got: Got) -> bytes:
+    parts = [_all(got)[start : start + 7].encode() for start in range(0, len(_all(got)), 7)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body
+
+
+def _streamed(got: Got) -> bytes:
+    text = json.dumps({"type": "content_block_delta", "delta": {"text": _all(got)}})
+    return response(f"event: x\ndata: {text}\n\n".encode(), "content-type: text/event-stream")
+
+
+def _zipped(got: Got) -> bytes:
+    return response(gzip.compress(_all(got).encode()), "content-encoding: gzip")
+
+
+def _in_headers(got: Got) -> bytes:
+    return response(b"{}", f"x-echo: {got.header('x-api-key')}", f"set-cookie: k={_all(got)}")
+
+
+def _refused(got: Got) -> bytes:
+    text = json.dumps({"error": {"message": f"invalid key: {got.header('x-api-key')}"}})
+    head = f"www-authenticate: Bearer realm={got.header('x-api-key')}"
+    return response(text.encode(), head, status=f"401 Bad {got.header('x-api-key')}")
+
+
+def _broken(got: Got) -> bytes:
+    return f"HTTP/1.1 {got.header('x-api-key')}\r\n\r\n".encode()
+
+
+ECHOES: dict[str, Answer] = {
+    "body": lambda got: message(got, text=_all(got)),
+    "chunks of 7 bytes": _chunked,
+    "event stream": _streamed,
+    "gzip": _zipped,
+    "headers": _in_headers,
+    "an error": _refused,
+    "a broken answer": _broken,
+}
+
+
+def _moved(status: str, where: str) -> Answer:
+    return lambda _got: response(b"", where, status=status)
+
+
+@probe(
+    "redirects-of-the-upstream",
+    "keys-stay",
+    "The upstream redirects to another host, for the gateway to take the key there.",
+    scene="network",
+)
+async def redirects(scene: Networked) -> str:
+    await control(scene)
+    servers = scene.servers
+    for status in ("301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"):
+        where = f"location: http://127.0.0.1:{servers.bad.port}/"
+        servers.model.answer = _moved(status, where)
+        await asked(scene, 'message("redirected")')
+        tried_if(servers.model.got, "the request was not passed on")
+        breach_if(servers.bad.got or servers.bad.connections, f"it was followed ({status})")
+    return "none of four is followed"
+
+
+@probe(
+    "paths-and-urls-at-the-gateway",
+    "gateway-bounds",
+    "Requests name other hosts, climb out of the API's path or use the gateway as a proxy.",
+    scene="network",
+)
+async def paths(scene: Networked) -> str:
+    await control(scene)
+    servers = scene.servers
+    bad = f"127.0.0.1:{servers.bad.port}"
+    targets = (
+        *(f"http://{bad}/v1/messages", f"//{bad}/v1/messages", f"@{bad}/", f"/v1/messages@{bad}"),
+        *("/../admin", "/v1/../../admin", "/v1/%2e%2e/admin", "/v1//admin", "/admin", "/v1/files"),
+    )
+    lines = [f"message({target!r}, target={target!r})" for target in targets]
+    lines.append(f'message("CONNECT", target={bad!r}, method="CONNECT")')
+    found = await asked(scene, "\n".join(lines))
+    breach_if(servers.bad.connections, "another server was reached")
+    passed = [got.line for got in servers.model.got if "/v1/messages" not in got.line]
+    strange = [line for line in passed if "admin" in line or ".." in line or bad in line]
+    breach_if(strange, f"passed on with the key: {strange[:2]}")
+    no_key(scene, found)
+    tried_if(len(found) == len(targets) + 1, "not all could be tried")
+    return f"{len(found)} requests, {len(servers.model.got)} of them passed on, to the API only"
+
+
+@probe(
+    "host-of-another-gateway",
+    "gateway-bounds",
+    "On a connection to one gateway the request names another one, or none that there is.",
+    scene="network",
+)
+async def other_host(scene: Networked) -> str:
+    await control(scene)
+    names = ("slow.corral.internal", "unknown.corral.internal", "corral.internal", scene.GOOD)
+    lines = []
+    for name in names:
+        head = (
+            f"POST /v1/messages HTTP/1.1\\r\\nHost: {name}\\r\\nContent-Length: 2\\r\\n\\r\\n{{}}"
+        )
+        lines.append(f'send({name!r}, "echo.corral.internal", b"{head}")')
+    for port in (443, 8080):
+        lines.append(f'send("port {port}", "echo.corral.internal", b"x", {port})')
+    lines.append('message("no such", host="unknown.corral.internal")')
+    found = await asked(scene, "\n".join(lines))
+    breach_if(scene.servers.model.got, "a request was passed on")
+    breach_if(scene.servers.good.got, "a request went to another server")
+    tried_if(len(found) == len(names) + 3, "not all could be tried")
+    return f"{len(found)} refused"
+
+
+@probe(
+    "request-smuggling",
+    "gateway-bounds",
+    "A request has two lengths, a folded header, or another request hidden in its body.",
+    scene="network",
+)
+async def smuggling(scene: Networked) -> str:
+    await control(scene)
+    host = "echo.corral.internal"
+    hidden = f"GET /v1/hidden HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n"
+    start = f"POST /v1/messages HTTP/1.1\\r\\nHost: {host}\\r\\n"
+    end = f"\\r\\n0\\r\\n\\r\\n{hidden}"
+    attacks = (
+        f"{start}Content-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n{end}",
+        f"{start}Content-Length: 0\\r\\nContent-Length: 60\\r\\n\\r\\n{hidden}",
+        f"{start}Transfer-Encoding: xchunked\\r\\n\\r\\n0\\r\\n\\r\\n{hidden}",
+        f"{start}X: a\\r\\n b\\r\\nTransfer-Encoding : chunked\\r\\n\\r\\n0\\r\\n\\r\\n{hidden}",
+        f"{start}X: a\\nTransfer-Encoding: chunked\\r\\n{end}",
+    )
+    lines = [f'send("{n}", {host!r}, b"{data}")' for n, data in enumerate(attacks)]
+    found = await asked(scene, "\n".join(lines))
+    lines_got = [got.line for got in scene.servers.model.got]
+    breach_if([line for line in lines_got if "hidden" in line], "the hidden request was passed on")
+    no_key(scene, found)
+    return f"{len(attacks)} attempts, {len(lines_got)} requests passed on"
+
+
+@probe(
+    "models-that-are-not-listed",
+    "gateway-bounds",
+    "A request asks for a model that is not listed, also twice, in capitals and as a fallback.",
+    scene="network",
+)
+async def models(scene: Networked) -> str:
+    await control(scene)
+    bodies = (
+        '{"model": "gpt-x", "max_tokens": 1, "messages": []}',
+        '{"model": "claude-haiku-4-5", "model": "gpt-x", "max_tokens": 1, "messages": []}',
+        '{"model": "claude-haiku-4-5", "MODEL": "gpt-x", "max_tokens": 1, "messages": []}',
+        '{"model": "claude-haiku-4-5", "models": ["gpt-x"], "max_tokens": 1, "messages": []}',
+        '{"model": ["gpt-x"], "max_tokens": 1, "messages": []}',
+        '{"max_tokens": 1, "messages": []}',
+    )
+    code = "\n".join(f"message('{n}', data={body.encode()!r})" for n, body in enumerate(bodies))
+    found = await asked(scene, code)
+    asked_for = [got.body.decode() for got in scene.servers.model.got]
+    breach_if([body for body in asked_for if "gpt-x" in body], "another model was asked for")
+    tried_if(len(found) == len(bodies), "not all could be tried")
+    return f"{len(found)} requests, none for another model"
+
+
+@probe(
+    "budget-that-is-spent",
+    "gateway-bounds",
+    "Requests go on when the budget is spent.",
+    scene="network",
+)
+async def budget(scene: Networked) -> str:
+    scene.servers.model.answer = message
+    host = "spent.corral.internal"
+    found = await asked(scene, "\n".join(f"message('{n}', host={host!r})" for n in range(4)))
+    passed = len(scene.servers.model.got)
+    breach_if(passed > 1, f"{passed} requests were passed on, of a budget for one")
+    tried_if(passed == 1, f"not even the first was passed on: {found['0'][:120]}")
+    tried_if("budget" in found["3"], f"refused for another reason: {found['3'][-160:]}")
+    return "the first one spends it, three are refused"
+
+
+@probe(
+    "requests-a-minute",
+    "gateway-bounds",
+    "More requests are made in a minute than are allowed.",
+    scene="network",
+)
+async def rate(scene: Networked) -> str:
+    scene.servers.model.answer = message
+    host = "slow.corral.internal"
+    found = await asked(scene, "\n".join(f"message('{n}', host={host!r})" for n in range(4)))
+    passed = len(scene.servers.model.got)
+    breach_if(passed > 1, f"{passed} requests were passed on, of one a minute")
+    tried_if(passed == 1, f"not even the first was passed on: {found['0'][:120]}")
+    tried_if(" 429 " in found["3"][:20], f"refused for another reason: {found['3'][:60]}")
+    return "one is passed on, three get 429"
+
+
+@probe(
+    "key-in-the-guests-memory",
+    "keys-stay",
+    "All memory of the guest is searched for the key and the secret, after both were used.",
+    scene="network",
+)
+async def in_memory(scene: Networked) -> str:
+    await control(scene)
+    return await without(scene, "a key", scene.servers.key, scene.servers.token)
+
+
+@probe(
+    "key-in-arguments-and-variables",
+    "keys-stay",
+    "A process of the sandbox on the host has the key in its arguments or environment.",
+    scene="network",
+)
+async def in_processes(scene: Networked) -> str:
+    count = 0
+    for pid in descendants(scene.sandbox.machine.pid):
+        for name in ("environ", "cmdline"):
+            try:
+                text = Helper(pid, "").read(name)
+            except OSError:  # not for us to read: of a process that keeps keys
+                continue
+            held = scene.servers.key in text or scene.servers.token in text
+            breach_if(held, f"process {pid} has a key in its {name}")
+            count += 1
+    tried_if(count > 8, "its processes could not be looked at")
+    return f"not in {count} records"
+
+
+@probe(
+    "key-in-logs-and-transcripts",
+    "keys-stay",
+    "The key is in a log, a transcript or the run folder, or these are open to others.",
+    scene="network",
+)
+async def in_logs(scene: Networked) -> str:
+    await control(scene)
+    count = 0
+    for folder in (log_dir(scene.plan.name), scene.sandbox.folder):
+        for path in folder.rglob("*"):
+            if not path.is_file():
+                continue
+            data = path.read_bytes()
+            secrets = (scene.servers.key.encode(), scene.servers.token.encode())
+            breach_if([each for each in secrets if each in data], f"a key is in {path}")
+            opened = path.stat().st_mode & 0o077 and data
+            breach_if(opened, f"{path} is open to others")
+            count += 1
+    tried_if(_transcribed(log_dir(scene.plan.name)), "there is no transcript")
+    return f"not in {count} files, the transcript among them"
+
+
+def _transcribed(folder: Path) -> bool:
+    return any("transcript" in path.name for path in folder.rglob("*"))
+
+
+@probe(
+    "gateway-process-is-confined",
+    "confined",
+    "The process that holds keys sees the user's files and variables, or may gain privileges.",
+    scene="network",
+)
+async def confined(scene: Networked) -> str:
+    pids = descendants(scene.sandbox.machine.pid)
+    found = [each for each in map(_door, pids) if each is not None]
+    tried_if(found, "there is no such process")
+    for door in found:
+        status = door.status()
+        breach_if(status["NoNewPrivs"] != "1", f"{door.name} may gain privileges")
+        breach_if(int(status["CapEff"], 16), f"{door.name} has capabilities")
+        for kind in ("user", "pid", "ipc", "mnt", "uts"):
+            same = door.namespace(kind) == Path(f"/proc/self/ns/{kind}").readlink()
+            breach_if(same, f"{door.name} is in the host's {kind} namespace")
+        root, home = door.path / "root", scene.facts.user.home.lstrip("/")
+        try:
+            tried_if(root.is_dir(), f"the root of {door.name} cannot be looked into")
+            paths = ("etc/shadow", f"{home}/.ssh", f"{home}/.profile", "var/log", "run/user")
+            seen = [path for path in paths if (root / path).exists()]
+        except PermissionError:
+            raise NotTried(f"{door.name} lets nobody look, not even its own user") from None
+        breach_if(seen, f"{door.name} sees /{', /'.join(seen)}")
+        breach_if((root / str(scene.workspace).lstrip("/")).exists(), "it sees the workspace")
+    return f"{', '.join(sorted({door.name for door in found}))}"
+
+
+def _door(pid: int) -> Helper | None:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return None
+    if Path(words[0]).name == "bwrap":
+        return None
+    names = [word for word in words if word.startswith("corral.gateway")]
+    return Helper(pid, names[0]) if names else None
+
+
+@probe(
+    "key-holders-memory",
+    "keys-stay",
+    "Another process of the same user reads the memory of one that holds keys, or gets its core.",
+    scene="network",
+)
+async def holders_memory(scene: Networked) -> str:
+    import os
+    import resource
+
+    found = [
+        each for each in map(_door, descendants(scene.sandbox.machine.pid)) if each is not None
+    ]
+    tried_if(found, "there is no such process")
+    for door in found:
+        core = resource.prlimit(door.pid, resource.RLIMIT_CORE)[0]
+        breach_if(core, f"{door.name} would write a core of {core} bytes")
+        if os.getuid() != 0:  # root reads everything
+            try:
+                (door.path / "mem").open("rb").close()
+            except PermissionError:
+                continue
+            raise Breach(f"the memory of {door.name} can be read")
+    who = "read by no other process of this user" if os.getuid() else "for root it always is"
+    return f"no core; {who}"
