@@ -22,11 +22,15 @@ _TEXTS = {
         "filter": "No process of a jail escapes its filter",
         "jail": "A jail keeps what is in it away from the guest",
         "no-network": "Without a policy that allows it nothing is reached",
+    },
+    "What goes out": {
         "policy": "Only what the policy allows is connected to",
         "one-reading": "A name has one reading, for the decision and for the dial",
         "addresses": "No name leads to an address that is not public, unless you say so",
         "same-name": "A connection goes to the name that it was allowed for",
         "name-service": "Name service carries nothing out",
+    },
+    "Secrets": {
         "keys-stay": "No key of the gateway is in a sandbox, or comes back from an upstream",
         "gateway-bounds": "The gateway passes on what its configuration allows, and nothing else",
         "secret-hosts": "A secret goes to its hosts, and comes back from none",

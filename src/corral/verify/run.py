@@ -89,6 +89,7 @@ class _Run:
             if "any" in by_scene:
                 sandbox = self._inside()
                 sandbox.other = second
+                sandbox.ports = self.servers.ports
                 group.create_task(self.sandboxed(sandbox, by_scene["any"]), name="sandbox")
             if "host" in by_scene:
                 ground = Ground(self._scratch, self._facts)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,7 @@ class Ground:
 
     def __init__(self, scratch: Path, facts: Facts) -> None:
         self.scratch = scratch
+        self.ports: Callable[[], set[int]] = set  # on which verify itself listens
         self.facts = facts
 
     def folder(self, name: str) -> Path:
@@ -59,7 +60,8 @@ class Inside(Ground):
         self.sandbox: Sandbox
         self.root: Runner
         self.jail: Runner
-        self.ended = False
+        self.ended = False  # by an attack
+        self.quiet = False  # attacks are under way
         self.processes: dict[int, str] = {}  # those of the sandbox, and when each began
         self.run_folder = scratch
         self.other: asyncio.Future[dict[str, str]] | None = None  # what a second sandbox drew
@@ -79,8 +81,8 @@ class Inside(Ground):
         return f"/agents/1/export{path}"
 
     def _heard(self, report: Report) -> Report:
-        """What happens, but for the end that an attack has brought about on purpose."""
-        return lambda event: None if self.ended else report(event)
+        """What happens, but for what attacks bring about on purpose."""
+        return lambda event: None if self.ended or self.quiet else report(event)
 
     @contextlib.asynccontextmanager
     async def running(self, environ: Mapping[str, str], report: Report) -> AsyncIterator[None]:
@@ -93,6 +95,7 @@ class Inside(Ground):
                 self.run_folder = self.sandbox.folder
                 pids = descendants(self.sandbox.machine.pid)
                 self.processes = {pid: start_time(pid) for pid in pids}
+                self.quiet = True
                 yield
                 await self.root.close()
                 await self.jail.close()
@@ -162,6 +165,7 @@ class Networked(Inside):
             spec = msgspec.structs.replace(spec, secrets=(self._secret(servers),))
         super().__init__(scratch, facts, spec)
         self.servers = servers
+        self.shown: set[str] = set()  # what was shown to work where it is allowed
         self.tell: asyncio.Future[dict[str, str]] | None = None
 
     async def tell_identity(self) -> None:

@@ -144,6 +144,10 @@ class Servers:
                 await server.listen(stack, context)
             yield
 
+    def ports(self) -> set[int]:
+        """On which this process listens for its own sake."""
+        return {self.free, *(server.port for server in self.all)}
+
     def reset(self) -> None:
         """Forget what came, and say nothing special."""
         for server in self.all:

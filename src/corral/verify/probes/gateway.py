@@ -33,10 +33,10 @@ def message(name, host="echo.corral.internal", model="claude-haiku-4-5", further
             f"anthropic-version: 2023-06-01\\r\\ncontent-type: application/json\\r\\n{further}"
             f"Connection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n").encode()
     send(name, host.partition(":")[0], head + body)
-def send(name, host, data, port=80):
+def send(name, host, data, port=80, patience=5):
     try:
         with socket.socket() as s:
-            s.settimeout(15)
+            s.settimeout(patience)
             s.connect((host, port))
             s.sendall(data)
             answer = b""
@@ -259,19 +259,17 @@ async def paths(scene: Networked) -> str:
 
 
 @probe(
-    "host-of-another-gateway",
+    "names-of-no-gateway",
     "gateway-bounds",
-    "On a connection to one gateway the request names another one, or none that there is.",
+    "A request names a gateway that there is not, another host, or comes by another port.",
     scene="network",
 )
-async def other_host(scene: Networked) -> str:
+async def no_gateway(scene: Networked) -> str:
     await control(scene)
-    names = ("slow.corral.internal", "unknown.corral.internal", "corral.internal", scene.GOOD)
+    names = ("unknown.corral.internal", "corral.internal", "echo.corral.internal.x", scene.GOOD)
     lines = []
     for name in names:
-        head = (
-            f"POST /v1/messages HTTP/1.1\\r\\nHost: {name}\\r\\nContent-Length: 2\\r\\n\\r\\n{{}}"
-        )
+        head = f"GET /v1/models HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n"
         lines.append(f'send({name!r}, "echo.corral.internal", b"{head}")')
     for port in (443, 8080):
         lines.append(f'send("port {port}", "echo.corral.internal", b"x", {port})')

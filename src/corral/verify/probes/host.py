@@ -355,6 +355,7 @@ async def listens(scene: Inside) -> str:
                 inodes.add(leads[8:-1])
         count += 1
     published = {str(port.port) for port in scene.plan.network.publish}
+    published |= {str(port) for port in scene.ports()}
     found = [where for inode, where in inet.items() if inode in inodes]
     found = [where for where in found if where.rpartition(":")[2] not in published]
     breach_if(found, f"it listens on {', '.join(found)}")

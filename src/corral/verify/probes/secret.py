@@ -8,11 +8,12 @@ import socket
 import ssl
 from pathlib import Path
 
+from ...paths import log_dir
 from ..judging import breach_if, runnable, tried_if
 from ..model import NotTried
 from ..registry import Registry
 from ..scenes import Networked
-from ..servers import MARK, Got, response
+from ..servers import MARK, Got, plain, response
 
 SECRETS = Registry("secrets")
 probe = SECRETS.probe
@@ -56,12 +57,16 @@ async def asked(scene: Networked, code: str) -> dict[str, str]:
 
 async def control(scene: Networked) -> None:
     """The secret is put in, on the way to its host."""
+    scene.servers.secret.answer = plain
+    if "secrets" in scene.shown:
+        return
     found = await asked(scene, f"tls('plain', {scene.SECRET!r})")
     got = scene.servers.secret.got
     tried_if(got, f"no request reaches its host either: {found['plain'][:120]}")
     put_in = scene.servers.token in got[0].header(scene.HEADER)
     tried_if(put_in, "the secret was not put in on the way to its host either")
     tried_if(MARK.decode() in found["plain"], "the answer did not arrive")
+    scene.shown.add("secrets")
 
 
 def no_token(scene: Networked, *texts: str) -> None:
@@ -232,10 +237,12 @@ def _unzipped(text: str) -> str:
 )
 async def forged(scene: Networked) -> str:
     await control(scene)
-    await asked(scene, f"tls('forged', {scene.FORGED!r})")
+    found = await asked(scene, f"tls('forged', {scene.FORGED!r})")
     breach_if(scene.servers.forged.got, "a request was passed on to it")
-    tried_if(scene.servers.forged.connections, "it was not connected to")
-    return "it is connected to, and gets no request"
+    breach_if(MARK.decode() in found["forged"], "its answer was passed on")
+    log = (log_dir(scene.plan.name) / "network.jsonl").read_text()
+    tried_if(scene.FORGED in log, "it was not connected to")
+    return f"it gets no request; the sandbox hears: {found['forged'].splitlines()[0][:60]}"
 
 
 @probe(

@@ -157,7 +157,7 @@ def question(name, kind, kclass=1, flags=0x0100, further=b""):
         ">2H", kind, kclass) + further
 def answers(data):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(5)
+        s.settimeout(2)
         s.sendto(data, ("198.18.0.1", 53))
         answer = s.recv(65536)
     return struct.unpack_from(">6H", answer)[3], answer
