@@ -16,7 +16,11 @@ from .dialects import BILLED, Refusal, Route
 from .kept import MAX_BODY, Kept, shortened
 from .prices import Table
 from .redact import Secrets
+from .usage import Usage
 
+# Of an answer that was cut off, what a model may have written unseen: thinking is not always shown,
+# and an answer that is not streamed comes as a whole. No model offered today is faster by much.
+TOKENS_A_SECOND = 200
 _SHOWN_HEADERS = ("user-agent", "anthropic-version", "anthropic-beta", "openai-beta")
 
 
@@ -34,7 +38,7 @@ class Exchange:
         self._kept = kept
         self._began = time.monotonic()
         self._first: float | None = None
-        self._sent = False
+        self._sent: float | None = None
         self._ended = False
         self._status: int | None = None
         self._common = {"id": number, "agent": agent, "gateway": gateway.name}
@@ -61,7 +65,7 @@ class Exchange:
 
     def sent(self) -> None:
         """The upstream has it, so it may cost something."""
-        self._sent = True
+        self._sent = time.monotonic()
 
     def answered(self, status: int) -> None:
         """The answer begins."""
@@ -86,8 +90,8 @@ class Exchange:
             return
         more: dict[str, Any] = {}
         good = self._status is None or 200 <= self._status < 300
-        if self._route.kind in BILLED and self._sent and good:
-            used = self.answer.settled(len(self._asked.body))
+        if self._route.kind in BILLED and self._sent is not None and good:
+            used = self._used(time.monotonic() - self._sent)
             cost = table.cost(self._asked.model, used)
             account = budgets.account
             account.of(self._gateway.name, self._agent).add(used, cost)
@@ -101,6 +105,17 @@ class Exchange:
             if price is not None and price.assumed and used.reported is None:
                 more["price"] = "assumed"
         self._end(ended, secrets, shortened(self.answer.body, size), more)
+
+    def _used(self, seconds: float) -> Usage:
+        """What it cost in tokens, rather too much where that was not told.
+
+        Who hangs up just before the end would else have a model think for nothing.
+        """
+        used = self.answer.settled(len(self._asked.body))
+        if not used.estimated:
+            return used
+        unseen = min(int(seconds * TOKENS_A_SECOND), self._asked.most_output)
+        return structs.replace(used, output=max(used.output, unseen))
 
     def _end(self, ended: str, secrets: Secrets, body: Any, more: dict[str, Any]) -> None:
         if self._ended:
