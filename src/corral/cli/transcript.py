@@ -8,8 +8,8 @@ import click
 
 EPILOG = """\b
 Examples:
-  corral transcript app               all that is kept, readable
-  corral transcript app -f --agent 2  and what comes, of one agent
+  corral transcript app                 all that is kept, readable
+  corral transcript app -f --agent 2    and what comes, of one agent
   corral transcript app --json | jq 'select(.kind == "response") | .cost_usd'
 """
 
