@@ -92,6 +92,7 @@ class Connection:
     async def _run(self) -> None:
         host = self._host()
         port = self._asked.port
+        self._usage.count(0)
         if self._doors.is_gateway(host):
             await self._wait_for_turn()
             sock = await self._doors.to_gateway(self._asked.agent, host, port)

@@ -6,13 +6,13 @@ import time
 
 from corral.policy import Limits
 
-from .outcome import Failed
+from .outcome import Denied
 
 
 class Usage:
-    """Connections, their rate and the bytes of one agent. clock: seconds, monotonic."""
+    """Connections, their rate and the bytes of one agent."""
 
-    def __init__(self, limits: Limits, clock: object = None) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.open = 0
         self.total = 0
@@ -44,7 +44,7 @@ class Usage:
         return wait
 
     def count(self, size: int) -> None:
-        """So many bytes more. Raises Failed when that is too many."""
+        """So many bytes more. Raises Denied when that is, or was, too many."""
         self.total += size
         if self.limits.total is not None and self.total > self.limits.total:
-            raise Failed("the limit of bytes is reached")
+            raise Denied("the limit of bytes is reached")

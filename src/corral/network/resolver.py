@@ -115,7 +115,7 @@ def look_up(name: str) -> Addresses:
     if known:
         return known
     try:
-        found = socket.getaddrinfo(f"{name}.", None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(f"{name}.".encode("ascii"), None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in _NOT_FOUND:
             raise Failed("no such name") from error

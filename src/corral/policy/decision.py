@@ -64,13 +64,14 @@ def decide_address(
     `addresses` have it for that name. An address that is not public must be named, there or by a
     literal rule; that of a metadata service and of the host itself one by one, not by a network.
     """
+    host = from_address(address)
+    address = host.address or address  # an IPv4-mapped one is its IPv4 address from here on
     for form in forms(address):
         denied = _denied(policy, from_address(form), port)
         if denied is not None:
             return Verdict(False, "denied by a rule", denied.text)
     if named:
         return Verdict(True)
-    host = from_address(address)
     kind = special(address)
     if own or is_this_host(address):
         kind = kind or "host's own"

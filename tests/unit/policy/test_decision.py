@@ -144,7 +144,10 @@ def test_an_address_that_the_policy_names_is_dialled() -> None:
     assert decide_address(network, ip_address("10.3.3.3"), 443, named=True).allowed
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "127.0.0.1", "0.0.0.0", "::1", "10.7.7.7"])
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "127.0.0.1", "0.0.0.0", "::1", "10.7.7.7", "::ffff:127.0.0.1"],
+)
 def test_metadata_and_the_host_itself_are_named_one_by_one(address: str) -> None:
     wide = policy(allow="0.0.0.0/1 128.0.0.0/1 ::/96 10.0.0.0/8")
     found, own = ip_address(address), address == "10.7.7.7"

@@ -123,6 +123,7 @@ RIGHT = f"Host: {NAME}"
         (request(RIGHT, " folded: evil.test"), "not a name"),
         (request(RIGHT, "Transfer-Encoding: chunked", "Content-Length: 5"), "two lengths"),
         (request(RIGHT, "Content-Length: 5", "Content-Length: 6"), "not HTTP"),
+        (request(RIGHT, "Transfer-Encoding: chunked", line="POST / HTTP/1.0"), "not HTTP"),
         (request(RIGHT, "Content-Length: 5, 6"), "not HTTP"),
         (request(RIGHT, "Content-Length: +5"), "not HTTP"),
         (request(RIGHT, "Content-Length: -1"), "not HTTP"),
@@ -198,6 +199,13 @@ def test_fields_of_one_connection_are_not_passed_on() -> None:
     ((_, _, fields, body),) = requests_in(fed(said)[1])
     assert [name for name, _ in fields] == [b"host", b"x-kept", b"content-length", b"connection"]
     assert body == b"ab"
+
+
+def test_a_client_of_http_1_0_is_answered_as_one() -> None:
+    said = request(RIGHT, "X: a HTTP/1.1", line="GET /x HTTP/1.0")
+    passed = fed(said)[1]
+    assert passed.startswith(b"GET /x HTTP/1.0\r\n") and b"X: a HTTP/1.1\r\n" in passed
+    assert b"Connection: close\r\n" in passed
 
 
 def test_options_for_the_whole_server_are_passed_on() -> None:

@@ -68,7 +68,9 @@ class HttpRequest:
             event = self._in.next_event()
             if event is h11.NEED_DATA or event is h11.PAUSED:
                 break
+            old = False
             if isinstance(event, h11.Request):
+                old = event.http_version == b"1.0"
                 event = self._checked(event)
                 self.started = True
             elif isinstance(event, h11.EndOfMessage):
@@ -76,7 +78,9 @@ class HttpRequest:
                 self.waiting = self._upgrade
             elif not isinstance(event, h11.Data):
                 break
-            passed += self._out.send(event) or b""
+            said = self._out.send(event) or b""
+            # h11 speaks 1.1 only; to a client of 1.0 a server must not answer as to one of 1.1.
+            passed += said.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1) if old else said
         return bytes(passed)
 
     def _checked(self, request: h11.Request) -> h11.Request:
@@ -91,7 +95,8 @@ class HttpRequest:
             raise Refused("HTTP without a host")
         if b"transfer-encoding" in names and b"content-length" in names:
             raise Refused("HTTP with two lengths")
-        if request.http_version not in (b"1.0", b"1.1"):
+        old = request.http_version == b"1.0"
+        if (old and b"transfer-encoding" in names) or not (old or request.http_version == b"1.1"):
             raise Refused("not HTTP")
         self._check_host(bytes(fields[names.index(b"host")][1]))
         return self._rewritten(request, fields, names)
