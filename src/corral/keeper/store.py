@@ -268,6 +268,9 @@ class Record:
         self.settle()
         with _disk(self.folder):
             (self.folder / _REQUEST).unlink(missing_ok=True)  # from here on it does not exist
+            # What its agents asked of the network and of models, and what they spent.
+            with contextlib.suppress(FileNotFoundError):
+                remove_tree(state_dir() / "logs" / self.name)
         self._clear_away()
 
     def _clear_away(self) -> None:

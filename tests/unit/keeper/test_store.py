@@ -29,7 +29,7 @@ from corral.keeper import model, store
 from corral.keeper.client import connect
 from corral.keeper.model import Problem, Request, Status, decode, encode, planning_environment
 from corral.keeper.store import Record, boot_id
-from corral.paths import run_root
+from corral.paths import log_dir, run_root
 from corral.sandbox import sweep
 
 SPAWN = multiprocessing.get_context("fork")
@@ -269,6 +269,16 @@ def test_the_second_command_waits_for_the_first_and_is_told(record: Record) -> N
         assert not done.wait(0.2)
     assert done.wait(10)
     process.join()
+
+
+def test_what_was_said_and_spent_is_removed_with_it(record: Record) -> None:
+    kept = log_dir(record.name) / "gateway"
+    kept.mkdir()
+    (kept / "transcript.jsonl").write_text("what an agent said")
+    other = log_dir("other")
+    with record.changing():
+        record.remove()
+    assert not kept.parent.exists() and other.exists()
 
 
 def test_who_waited_for_a_removal_finds_it_removed(record: Record) -> None:
