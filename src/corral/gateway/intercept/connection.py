@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DIAL_TIMEOUT, DIAL_LIMIT = 8.0, 20.0  # seconds for each address, and for all of them
 HEAD_TIMEOUT = 30.0  # seconds until TLS is up, and for each head of a request
+END_TIMEOUT = 2.0  # seconds for a connection to end at the end of the process
 IDLE_TIMEOUT = 900  # seconds without a byte; the engine has a limit of its own
 MOST_BUFFERED = 4 << 20  # bytes; then no more is read until the peer takes some
 
@@ -107,11 +108,19 @@ class Intercepted(server.LiveConnectionHandler):
     # Driven by mitmproxy
 
     async def handle_client(self) -> None:
-        """Until the connection ends."""
+        """Until the connection ends, or this is cancelled; then nothing of it is left."""
         self._expect_soon()
+        # mitmproxy's own tasks end in order only when the client's does, not when this one is
+        # cancelled.
+        work = asyncio.create_task(super().handle_client(), name="intercepted connection")
         try:
-            await super().handle_client()
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._end()
+            await asyncio.wait((work,), timeout=END_TIMEOUT)
+            raise
         finally:
+            work.cancel()
             self._expect_nothing()
 
     async def server_event(self, event: events.Event) -> None:

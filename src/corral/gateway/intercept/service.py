@@ -52,9 +52,10 @@ class Service:
         listener.setblocking(False)
         serving = await asyncio.start_unix_server(self._accepted, sock=listener)
         try:
-            async with serving:
-                await serving.serve_forever()
+            # Not serve_forever(): from Python 3.12 on that ends when the last connection does.
+            await asyncio.get_running_loop().create_future()
         finally:
+            serving.close()
             for task in self._open:
                 task.cancel()
             if self._open:
