@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ from tests.support.sandboxes import sandbox_on
 KEY = "sk-ant-api03-TheRealKeyOfTheUser-0123456789abcdef"
 
 
+class Events:
+    """What was reported. more: set whenever there is more."""
+
+    def __init__(self) -> None:
+        self.all: list[Event] = []
+        self.more = asyncio.Event()
+
+    def report(self, event: Event) -> None:
+        """A Report."""
+        self.all.append(event)
+        self.more.set()
+
+
 @dataclass
 class GatewaySandbox:
     """A sandbox, the servers behind its gateways, what was told."""
@@ -29,11 +43,11 @@ class GatewaySandbox:
     models: Models
     sandbox: Sandbox
     workspace: Path
-    events: list[Event] = field(default_factory=list)
+    events: Events
 
     def notices(self) -> list[str]:
         """What the user was told."""
-        return [event.message for event in self.events if isinstance(event, Notice)]
+        return [event.message for event in self.events.all if isinstance(event, Notice)]
 
     def transcript(self) -> list[dict[str, Any]]:
         """What is written so far."""
@@ -67,12 +81,12 @@ async def gateway_sandbox(
     workspace.mkdir()
     patch = pytest.MonkeyPatch()
     patch.setenv("CORRAL_CONFIG_DIR", str(base / "config"))
-    events: list[Event] = []
+    events = Events()
     try:
         async with Models() as models:
             configure(models, base, more)
             wanted = {"network.gateways": ["anthropic", "openai"], **(overrides or {})}
-            async with sandbox_on(workspace, wanted, report=events.append) as sandbox:
+            async with sandbox_on(workspace, wanted, report=events.report) as sandbox:
                 yield GatewaySandbox(models, sandbox, workspace, events)
     finally:
         patch.undo()

@@ -20,6 +20,7 @@ from .account import Account
 from .config import SPENT, TRANSCRIPT
 from .redact import Secrets
 
+SYNC_EVERY = 0.1  # seconds
 LIMIT = 64 << 20  # bytes of the transcript before it becomes the older one, of which there is one
 MAX_BODY = 4 << 20  # bytes of a body that are kept
 
@@ -77,6 +78,7 @@ class Kept:
         """For ever: bring to the disk what was written, some of it at a time."""
         while True:
             await self._dirty.wait()
+            await asyncio.sleep(SYNC_EVERY)  # what comes close together goes together
             self._dirty.clear()
             await asyncio.to_thread(self._flush, *self._snapshot())
 
