@@ -24,6 +24,7 @@ PUBLIC, OTHER_PUBLIC = "45.33.33.1", "45.33.34.1"
 PORTS = (80, 443, 8080)
 _ANSWER = 1 << 20  # bytes
 _PATIENCE = 30.0  # seconds for a case
+_PROGRAM = ("-m", f"{__package__}.islander")
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ class Island:
     async def _asked(self, case: Case) -> list[Said]:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", f"{__package__}.islander"),
+                *(sys.executable, *_PROGRAM),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

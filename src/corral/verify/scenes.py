@@ -17,7 +17,8 @@ from ..host import Facts
 from ..host.limits import capacity
 from ..plan import Plan
 from ..plan.model import AGENT_UID_BASE
-from ..policy import Gateway, Key, Secret
+from ..policy import Gateway, Key, Network, Secret
+from ..policy.rules import parse_address, parse_publish, parse_rules
 from ..sandbox import Sandbox, make_plan, prepare, start
 from ..spec import Spec, load_spec
 from . import inside
@@ -123,16 +124,20 @@ class Staged(Inside):
         (self.outside / "secret").write_text(self.secret)
         (workspace / ".env").write_text(self.secret)
         repository(workspace)
-        overrides: dict[str, object] = {
+        spec = load_spec(workspace, self.settings(), dict(environ), capacity=capacity())
+        # None of the user's own keys is asked for, and nothing is listened to, for this.
+        spec = msgspec.structs.replace(spec, network=Network(), gateways=(), secrets=())
+        super().__init__(scratch, facts, spec)
+
+    def settings(self) -> dict[str, object]:
+        """What it has beside the user's own defaults."""
+        return {
             "name": NAME,
             "share": [f"{self.shared}:/mnt/shared", f"{self.writable}:/mnt/writable:rw"],
             "run.tools": [str(self.tool)],
             "workspace.mask": [".env"],
             "workspace.read_only": False,
-            "network.mode": "none",
         }
-        spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
-        super().__init__(scratch, facts, spec)
 
 
 class Networked(Inside):
@@ -150,19 +155,14 @@ class Networked(Inside):
     ) -> None:
         workspace = scratch / "networked"
         workspace.mkdir()
-        hosts = {f"{self.GOOD}:80": servers.good, f"{self.BAD}:80": servers.bad}
-        hosts |= {f"{self.SECRET}:443": servers.secret, f"{self.FORGED}:443": servers.forged}
-        overrides: dict[str, object] = {
-            "name": f"{NAME}-network",
-            "network.mode": "allow",
-            "network.allow": [self.GOOD],
-            "network.hosts": [f"{name}=127.0.0.1:{each.port}" for name, each in hosts.items()],
-            "network.publish": [f"{servers.free}:8000"],
-        }
-        spec = load_spec(workspace, overrides, dict(environ), capacity=capacity())
-        spec = msgspec.structs.replace(spec, gateways=self._gateways(servers))
-        if servers.authority is not None:
-            spec = msgspec.structs.replace(spec, secrets=(self._secret(servers),))
+        settings = {"name": f"{NAME}-network", "workspace.read_only": False}
+        spec = load_spec(workspace, settings, dict(environ), capacity=capacity())
+        spec = msgspec.structs.replace(
+            spec,
+            network=self.network(servers),
+            gateways=self.gateways(servers),
+            secrets=(self.secret(servers),) if servers.authority is not None else (),
+        )
         super().__init__(scratch, facts, spec)
         self.servers = servers
         self.shown: set[str] = set()  # what was shown to work where it is allowed
@@ -174,7 +174,21 @@ class Networked(Inside):
             with contextlib.suppress(NotTried):
                 self.tell.set_result(await self.jail(inside.IDENTITY))
 
-    def _gateways(self, servers: Servers) -> tuple[Gateway, ...]:
+    def network(self, servers: Servers) -> Network:
+        """What is allowed, and where names lead."""
+        hosts = {f"{self.GOOD}:80": servers.good, f"{self.BAD}:80": servers.bad}
+        hosts |= {f"{self.SECRET}:443": servers.secret, f"{self.FORGED}:443": servers.forged}
+        return Network(
+            mode="allow",
+            allow=parse_rules(self.GOOD),
+            addresses=tuple(
+                parse_address(f"{name}=127.0.0.1:{server.port}") for name, server in hosts.items()
+            ),
+            publish=(parse_publish(f"{servers.free}:8000"),),
+        )
+
+    def gateways(self, servers: Servers) -> tuple[Gateway, ...]:
+        """One without limits but models, one with a small budget, one that is slow."""
         plain = Gateway(
             name="echo",
             dialect="anthropic",
@@ -189,7 +203,8 @@ class Networked(Inside):
             change(plain, name="slow", rpm=1),
         )
 
-    def _secret(self, servers: Servers) -> Secret:
+    def secret(self, servers: Servers) -> Secret:
+        """For the host that is certified, and the one that is not."""
         return Secret(
             name=self.TOKEN,
             hosts=(self.SECRET, self.FORGED),

@@ -369,12 +369,12 @@ attempt("rename", os.rename, "/mnt/shared/other", "/mnt/writable/planted-other")
 async def masked_file(scene: Staged) -> str:
     outcome = await scene.jail(f"""
 os.chdir({str(scene.workspace)!r})
+with open(".env", "rb") as file:
+    content = file.read()
 attempt("write", lambda: os.close(os.open(".env", os.O_WRONLY)))
 attempt("unlink", os.unlink, ".env")
 attempt("rename", os.rename, ".env", "env")
 attempt("link", os.link, ".env", "env")
-with open(".env", "rb") as file:
-    content = file.read()
 if content:
     outcome["read"] = "done"
 """)

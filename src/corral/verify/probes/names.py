@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...policy import BadName
 from ...policy.names import parse
-from ..hello import client_hello
+from ..hello import client_hello, request
 from ..island import PUBLIC, Case, Island, Step
 from ..judging import breach_if, tried_if
 from ..model import Breach
@@ -155,6 +155,7 @@ async def wildcards(island: Island) -> str:
 async def address_rules(island: Island) -> str:
     await control(island)
     steps = [
+        Step(name=PUBLIC, port=80, data=request(PUBLIC)),
         Step(name=PUBLIC, port=443, data=client_hello(GOOD)),
         Step(name=PUBLIC, port=443, data=client_hello()),
         Step(name=f"::ffff:{PUBLIC}", port=443, data=client_hello(GOOD)),

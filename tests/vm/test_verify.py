@@ -1,0 +1,67 @@
+"""`corral verify`, whole, on this very host: nothing fails, and what is not proven has a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.verify import all_probes
+from tests.conftest import Corral
+
+
+def lacking() -> set[str]:
+    """The probes that cannot be carried out here: for want of another user, a table, an extra."""
+    found: set[str] = set()
+    if os.getuid() != 0:  # only root can be another user
+        found |= {"other-user", "keeper-of-another"}
+    if platform.machine() != "x86_64":  # only there are other tables of system calls
+        found.add("foreign-system-calls")
+    if find_spec("mitmproxy") is None:
+        found |= {probe.id for probe in all_probes() if probe.family == "secrets"}
+    return found
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout.startswith("{"), done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_everything_that_can_be_tried_here_is_proven(corral: Corral) -> None:
+    done = corral("verify", "--json", timeout=280)
+    found = answer(done)
+    failed = {each["id"]: each["seen"] for each in found["results"] if each["verdict"] == "failed"}
+    assert failed == {}
+    degraded = {
+        each["id"]: each["seen"] for each in found["results"] if each["verdict"] == "degraded"
+    }
+    assert set(degraded) == lacking(), degraded
+    assert [each["id"] for each in found["results"]] == [probe.id for probe in all_probes()]
+    assert done.returncode == (3 if degraded else 0)
+    assert done.stderr == ""
+
+
+def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
+    corral: Corral, project: Path
+) -> None:
+    (project / "corral.toml").write_text('[workspace]\nmask = [".env"]\n')
+    (project / "file").write_text("of the project")
+    before = {path: path.stat().st_mtime_ns for path in (project, *project.rglob("*"))}
+    done = corral("verify", "--spec", "--json", "--only", "exports", "--only", "vm")
+    found = answer(done)
+    assert found["verdict"] == "proven", found["results"]
+    assert {"workspace-is-the-hosts", "programs-stay"} <= {r["id"] for r in found["results"]}
+    assert "share-content-from-jail" not in {r["id"] for r in found["results"]}
+    after = {path: path.stat().st_mtime_ns for path in (project, *project.rglob("*"))}
+    assert after.keys() == before.keys()
+    assert {p: t for p, t in after.items() if p != project} == {
+        p: t for p, t in before.items() if p != project
+    }
