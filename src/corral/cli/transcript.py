@@ -44,7 +44,7 @@ def command(name: str, follow: bool, agent: int | None, as_json: bool) -> None:
             if not isinstance(record, dict) or agent not in (None, record.get("agent")):
                 continue
             if as_json:
-                click.echo(line)
+                click.echo(json.dumps(record))  # in ASCII: a terminal may be reading
                 continue
             for shown in conversation.lines(record):
                 click.echo(shown)

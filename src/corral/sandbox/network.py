@@ -14,6 +14,9 @@ from ..paths import log_dir
 from ..plan import Plan
 
 JOURNAL = "network.jsonl"  # in the sandbox's log folder
+# Bytes before it becomes the older one: an agent that makes the most connections it may, to push
+# out what it did before, needs half an hour, and is seen.
+LOG_SIZE = 32 << 20
 
 
 class Traffic:
@@ -74,7 +77,7 @@ async def egress(
     if not agents:
         yield traffic
         return
-    with contextlib.closing(Journal(log_dir(plan.name) / JOURNAL)) as journal:
+    with contextlib.closing(Journal(log_dir(plan.name) / JOURNAL, limit=LOG_SIZE)) as journal:
         engine = Engine(
             plan.network,
             agents=agents,

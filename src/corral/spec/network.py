@@ -44,6 +44,13 @@ def resolve_network(merged: Merged, warnings: list[str]) -> Network:
         )
     if mode == "allow" and not network.allow:
         warnings.append("network.mode is allow, and network.allow names no host.")
+    for rule in network.allow:
+        if _is_loopback(rule.host):
+            warnings.append(
+                f"--allow {printable(rule.text, 80)} leads nowhere: in the sandbox that is the "
+                "sandbox itself. For a server on this machine: --host here.test=127.0.0.1 and "
+                "--allow here.test:PORT."
+            )
     return network
 
 
@@ -166,6 +173,17 @@ def _publish(entries: Sequence[Entry]) -> tuple[Publish, ...]:
             )
     fixed = [publish for publish in taken.values() if publish.port]
     return (*fixed, *dict.fromkeys(free))
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_network(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _in_clear(upstream: str) -> bool:

@@ -156,12 +156,13 @@ def test_no_record_makes_it_fail_or_drives_a_terminal(records: list[dict[str, An
 def test_the_command_reads_what_is_kept_and_picks_an_agent() -> None:
     folder = gateway_folder("some-sandbox")
     records = [request([{"role": "user", "content": f"I am {n}"}], agent=n) for n in (1, 2)]
-    lines = [json.dumps(record) for record in records]
+    lines = [json.dumps({**record, "x": "\x9b31m"}, ensure_ascii=False) for record in records]
     (folder / TRANSCRIPT).write_text("\n".join([*lines, '{"cut off']) + "\n")
     runner = CliRunner()
     readable = runner.invoke(command, ["some-sandbox", "--agent", "2"])
     assert "I am 2" in readable.output and "I am 1" not in readable.output
     as_json = runner.invoke(command, ["some-sandbox", "--json"])
+    assert as_json.output.isascii(), "U+009B is an escape sequence to some terminals"
     assert [json.loads(line)["agent"] for line in as_json.output.splitlines()] == [1, 2]
 
 

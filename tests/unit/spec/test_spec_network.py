@@ -193,6 +193,12 @@ def test_what_has_no_effect_is_said(user: User) -> None:
     assert "names no host" in user.spec().warnings[0]
 
 
+@pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1", "[::1]:80", "127.0.0.0/8"])
+def test_a_server_of_this_machine_is_not_localhost(user: User, host: str) -> None:
+    (warning,) = user.spec(overrides={"network.allow": [host]}).warnings
+    assert "the sandbox itself" in warning and "--host" in warning
+
+
 def test_a_misspelt_variable_takes_nothing_away_from_the_spec(user: User) -> None:
     user.environ |= {"CORRAL_NTE": "none", "CORRAL_ALLOW": "a.test", "CORRAL_LIMIT_PIDS": "100"}
     spec = user.spec()
