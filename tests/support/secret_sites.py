@@ -7,7 +7,7 @@ import base64
 import contextlib
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,15 +97,10 @@ def make_repository(folder: Path) -> Path:
     return bare
 
 
-@contextlib.asynccontextmanager
-async def sandbox_with_secrets(sites: SecretSites, project: Path) -> AsyncIterator[Sandbox]:
-    """A sandbox that holds placeholders for all of them."""
-    overrides: dict[str, object] = {
-        "network.secrets": [f"TOKEN@{API}", f"GIT_TOKEN@{GIT}", f"KEY@{SECOND}"],
-        "network.allow": [f"{PLAIN}:443"],
-        "network.hosts": sites.hosts,
-    }
-    config = project.parent / "config-of-secrets"
+@contextlib.contextmanager
+def environment_of(sites: SecretSites, folder: Path) -> Iterator[dict[str, object]]:
+    """Where corral finds the secrets; settings of a sandbox that holds placeholders for them."""
+    config = folder / "config-of-secrets"
     config.mkdir(parents=True, exist_ok=True)
     (config / "config.toml").write_text(
         f'[secrets.KEY]\nhosts = ["{SECOND}"]\nheader = "x-api-key"\nkey = {{ env = "KEY" }}\n'
@@ -117,11 +112,22 @@ async def sandbox_with_secrets(sites: SecretSites, project: Path) -> AsyncIterat
         "CORRAL_CONFIG_DIR": str(config),
     }
     try:
-        async with sandbox_on(project, overrides, report=sites.told.append) as sandbox:
-            yield sandbox
+        yield {
+            "network.secrets": [f"TOKEN@{API}", f"GIT_TOKEN@{GIT}", f"KEY@{SECOND}"],
+            "network.allow": [f"{PLAIN}:443"],
+            "network.hosts": sites.hosts,
+        }
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.asynccontextmanager
+async def sandbox_with_secrets(sites: SecretSites, project: Path) -> AsyncIterator[Sandbox]:
+    """A sandbox that holds placeholders for all of them."""
+    with environment_of(sites, project.parent) as overrides:
+        async with sandbox_on(project, overrides, report=sites.told.append) as sandbox:
+            yield sandbox
 
 
 def in_memory(memory: int, text: bytes) -> bool:

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from corral.events import Connection, Notice
 from corral.sandbox import Sandbox
+from tests.support.copies import copies_of
 from tests.support.sandboxes import python, run, sandbox_on, shell, succeeded
 from tests.support.secret_sites import (
     API,
@@ -20,6 +22,7 @@ from tests.support.secret_sites import (
     SECRETS,
     TOKEN,
     SecretSites,
+    environment_of,
     sandbox_with_secrets,
     secret_sites,
 )
@@ -185,6 +188,60 @@ async def test_it_is_reported(sandbox: Sandbox, sites: SecretSites) -> None:
     notices = [message for message in told if "placeholder" in message]
     assert len(notices) == 1
     assert f"placeholder of TOKEN to {API} in the body" in notices[0]
+
+
+WAITING = f"""
+import os, time, urllib.request
+while not os.path.exists("/tmp/go"):
+    time.sleep(0.1)
+request = urllib.request.Request("https://{API}/copied")
+request.add_header("Authorization", "Bearer " + os.environ["TOKEN"])
+status = urllib.request.urlopen(request).status
+with open("result", "w") as file:
+    print(status, file=file)
+"""
+
+
+async def test_a_copy_goes_on_with_its_placeholders_and_an_authority_of_its_own(
+    sites: SecretSites, tmp_path: Path
+) -> None:
+    """A program that ran before, too."""
+
+    async def before(source: Sandbox) -> None:
+        await source.exec(["python3", "-c", WAITING])
+
+    show = 'echo "$TOKEN"; openssl x509 -noout -serial -in /etc/corral/authority.pem'
+    with environment_of(sites, tmp_path / "config") as overrides:
+        async with copies_of(tmp_path, 1, before, overrides) as (source, copy):
+            placeholder, serial = succeeded(await shell(source.sandbox, show)).split()
+            theirs = succeeded(await shell(copy.sandbox, show)).split()
+            assert theirs[0] == placeholder and theirs[1] != serial
+            for each in (source, copy):
+                sites.api.requests.clear()
+                wait = "touch /tmp/go; while [ ! -s result ]; do sleep 0.1; done; cat result"
+                assert succeeded(await shell(each.sandbox, wait)) == "200\n"
+                assert got(sites) == f"Bearer {TOKEN}"
+
+
+async def test_an_interceptor_that_is_killed_ends_connections_and_not_the_sandbox(
+    sites: SecretSites, tmp_path: Path
+) -> None:
+    sites.told.clear()
+    project = tmp_path / "project"
+    project.mkdir()
+    async with sandbox_with_secrets(sites, project) as running:
+        ours = {process.pid for process in psutil.Process(running.machine.pid).children(True)}
+        for process in map(psutil.Process, ours):
+            line = process.cmdline()
+            if line[-1:] == ["corral.gateway.intercept"] and "--unshare-pid" not in line:
+                process.kill()
+        first, second = [await shell(running, f"curl -sS https://{API}/") for _ in range(2)]
+        assert first.status != 0 and second.status != 0
+        assert succeeded(await shell(running, "echo well")) == "well\n"
+    told = [event.message for event in sites.told if isinstance(event, Notice)]
+    assert any("the interceptor" in message for message in told)
+    reasons = {event.reason for event in sites.told if isinstance(event, Connection)}
+    assert "the interceptor has ended" in reasons
 
 
 async def test_without_secrets_nothing_of_all_this_is_there(tmp_path: Path) -> None:
