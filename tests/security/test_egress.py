@@ -283,29 +283,31 @@ async def test_a_head_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_guest_that_takes_all_file_descriptors_gets_an_answer() -> None:
     """Descriptors run out for real; the engine goes on, and what was open still works."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with (
-        server(OK, wait=b"\r\n\r\n") as web,
-        running(policy(f"{NAME}:7", NAME, to={NAME: web.port})) as engine,
-    ):
-        kept = ask(engine, NAME, 7)
-        await kept.say(b"\1")
-        await kept.taken()
-        with socket.socket() as probe:
-            used = probe.fileno()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-        try:
-            guests = [ask(engine, NAME, 7) for _ in range(30)]
-            refused = await asyncio.gather(*map(_is_refused, guests))
-            failed = [guest for guest, is_so in zip(guests, refused, strict=True) if is_so]
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert failed
-        assert {guest.reset_reason for guest in failed} <= {"too many open files on the host"}
-        await kept.say(b"\r\n\r\n")
-        assert await kept.hear_all() == OK
-        again = ask(engine, NAME, 80)
-        await again.say(GET)
-        assert await again.hear_all() == OK
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:  # it accepts nobody
+        to = {"silent.test": silent.getsockname()[1]}
+        async with server(OK, wait=b"\r\n\r\n") as web:
+            to[NAME] = web.port
+            async with running(policy(f"{NAME}:7", NAME, "silent.test:7", to=to)) as engine:
+                kept = ask(engine, NAME, 7)
+                await kept.say(b"\1")
+                await kept.taken()
+                with socket.socket() as probe:
+                    used = probe.fileno()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+                try:
+                    guests = [ask(engine, "silent.test", 7) for _ in range(30)]
+                    refused = await asyncio.gather(*map(_is_refused, guests))
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                failed = [guest for guest, is_so in zip(guests, refused, strict=True) if is_so]
+                assert failed
+                reasons = {guest.reset_reason for guest in failed}
+                assert reasons == {"too many open files on the host"}
+                await kept.say(b"\r\n\r\n")
+                assert await kept.hear_all() == OK
+                again = ask(engine, NAME, 80)
+                await again.say(GET)
+                assert await again.hear_all() == OK
 
 
 async def _is_refused(guest: Guest) -> bool:

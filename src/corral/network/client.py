@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from corral.policy import Host
 from corral.policy.sniff import HttpRequest, Kind, Refused, TlsStart, looks_like
@@ -145,10 +146,15 @@ class Client:
         """Say this in place of a server, and the end; let the client say what it has begun."""
         await self.send(text)
         await self._stream.end()
-        async with asyncio.timeout(DRAIN_TIME):
-            most = self.sent + DRAIN_SIZE
-            while not self._ended and self.sent < most:
-                await self._read()
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Read and drop what the client still says, for a moment: it reads its answer then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIME):
+                most = self.sent + DRAIN_SIZE
+                while not self._ended and self.sent < most:
+                    await self._read()
 
     async def _read(self) -> bytes:
         data = await self._stream.read()

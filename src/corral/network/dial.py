@@ -23,6 +23,7 @@ _SAID = {
     errno.EHOSTUNREACH: "host unreachable",
     errno.ENETUNREACH: "network unreachable",
     errno.ECONNRESET: "connection reset",
+    errno.EPIPE: "connection closed",
     errno.EMFILE: "too many open files on the host",
     errno.ENFILE: "too many open files on the host",
     errno.ENOENT: "it is not running",

@@ -21,10 +21,8 @@ async def pump(client: Client, stream: Stream, sock: socket.socket, usage: Usage
     Raises Failed, Refused, and what the stream raises when the guest gives it up.
     """
     life = _Life(usage.limits.idle)
-    tasks = {
-        asyncio.create_task(_to_server(client, sock, life)),
-        asyncio.create_task(_to_client(client, stream, sock, life)),
-    }
+    upward = asyncio.create_task(_to_server(client, sock, life))
+    tasks = {upward, asyncio.create_task(_to_client(client, stream, sock, life))}
     watch = asyncio.create_task(life.watch())
     try:
         pending = tasks
@@ -33,6 +31,9 @@ async def pump(client: Client, stream: Stream, sock: socket.socket, usage: Usage
             for task in done:
                 task.result()
             pending = rest - {watch}
+        if upward.result():
+            await client.drain()  # it has an answer to read before it is cut off
+            raise Failed(upward.result())
     finally:
         for task in (*tasks, watch):
             task.cancel()
@@ -42,19 +43,20 @@ async def pump(client: Client, stream: Stream, sock: socket.socket, usage: Usage
                 task.exception()  # the first one is what is told
 
 
-async def _to_server(client: Client, sock: socket.socket, life: _Life) -> None:
+async def _to_server(client: Client, sock: socket.socket, life: _Life) -> str:
+    """Why the server takes no more, or "" when the client has said all. What such a server has said
+    before, an error perhaps, is still to be read.
+    """
     loop = asyncio.get_running_loop()
-    while data := await client.next():
-        life.touch()
-        try:
-            await loop.sock_sendall(sock, data)
-        except OSError as error:
-            raise Failed(f"the other side: {said(error)}") from error
-        life.touch()
     try:
+        while data := await client.next():
+            life.touch()
+            await loop.sock_sendall(sock, data)
+            life.touch()
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:
-        raise Failed(f"the other side: {said(error)}") from error
+        return f"the other side: {said(error)}"
+    return ""
 
 
 async def _to_client(client: Client, stream: Stream, sock: socket.socket, life: _Life) -> None:

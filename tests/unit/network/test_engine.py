@@ -115,6 +115,22 @@ async def test_tls_is_passed_on_as_it_is() -> None:
     assert web.got == [plain("web.test") + b"\x17\3\3\0\1x"]
 
 
+async def test_an_answer_before_the_request_has_ended_arrives() -> None:
+    """A server that refuses an upload answers and closes, with bytes unread: that is a reset."""
+    early = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
+    async with (
+        server(early, wait=b"\r\n\r\n") as web,
+        running(policy("web.test", to={"web.test": web.port})) as engine,
+    ):
+        guest = ask(engine, "web.test", 80)
+        await guest.say(b"PUT / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 99999999\r\n\r\n")
+        upload = asyncio.ensure_future(guest.say(bytes(50_000_000)))
+        assert await guest.hear(len(early)) == early
+        await guest.hear_all()
+        await guest.finish()
+        upload.cancel()
+
+
 async def test_refused_plain_http_is_answered_with_the_reason_and_the_option() -> None:
     seen: Seen = []
     async with running(policy("a.test"), seen) as engine:
