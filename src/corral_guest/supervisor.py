@@ -167,10 +167,11 @@ class Supervisor:
     def _agent(self, request: int, params: dict[str, Any]) -> None:
         """Give an agent's jail its tree; answered when commands can be started in it."""
         agent = self._jail(params["number"])
+        agent.furnish(params, self._events)
+        # While the jail puts its tree in place: that is answered when we listen again.
         if params["network"] is not None:
             self._forwarder.begin(agent, params["network"])
         agent.call = request
-        agent.furnish(params, self._events)
 
     def _dial(self, request: int, params: dict[str, Any]) -> None:
         """Connect a stream to a port of an agent's loopback; answered when it is."""
