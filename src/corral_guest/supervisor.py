@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 RPC_UNKNOWN_METHOD = -32601
+READ_SIZE = 65536
+PAGE = 4096  # bytes of one buffer of a virtio port (PAGE_SIZE in drivers/char/virtio_console.c)
 
 
 class Supervisor:
@@ -69,7 +71,7 @@ class Supervisor:
         if not events & ~WRITE:
             return  # room to write, which `flush` uses
         try:
-            data = os.read(self._port, 65536)
+            data = self._read()
         except BlockingIOError:
             return
         except ConnectionError:
@@ -85,6 +87,20 @@ class Supervisor:
                     self._call(call)
             elif not self._forwarder.handle(event):
                 self._commands.handle(event)
+
+    def _read(self) -> bytes:
+        """What is there, but not too much of it: a virtio port gives a page at a time."""
+        data = os.read(self._port, READ_SIZE)
+        if len(data) < PAGE:
+            return data
+        pieces, size = [data], len(data)
+        while len(pieces[-1]) >= PAGE and size < READ_SIZE:
+            try:
+                pieces.append(os.read(self._port, READ_SIZE - size))
+            except (BlockingIOError, ConnectionError):  # the latter comes again, at the next read
+                break
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def flush(self) -> None:
         """Write what the carrier takes now; to be called when a turn of the loop is over."""
