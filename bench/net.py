@@ -10,7 +10,7 @@ One server on loopback, one client program, three ways between them:
 
 Printed: MB/s of a large download, and milliseconds for each of many short connections one after the
 other (connect, 100 bytes there, 100 bytes back, close), each also as a ratio to loopback. Without a
-machine: what the channel and the guest add is measured by the part of this bench that starts one.
+machine: what the channel and the guest add is measured by bench.net_guest, which starts one.
 passt is taken from PATH, or else fetched with apt-get and unpacked into the cache.
 """
 
