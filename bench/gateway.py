@@ -44,7 +44,8 @@ from corral.spec import load_spec
 from .measure import arguments, median, show, workspace
 
 KEY = "sk-ant-a-key-that-is-made-up-0123456789"
-EVENTS, APART = 100, 0.005  # of one stream, seconds
+EVENTS = 100  # of one stream
+APART, APART_MANY = 0.005, 0.05  # seconds between them; of 50 streams, together 1,000 a second
 TURN = 50  # requests before the next way has its turn
 PROMPT = "word " * 4000  # some 20 KB, as an agent's request has and more
 ASK = {"model": "claude-opus-5", "max_tokens": 100}
@@ -63,7 +64,7 @@ async def upstream() -> None:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for number in range(EVENTS):
-            await asyncio.sleep(APART)
+            await asyncio.sleep(asked["metadata"]["apart"])
             delta = {"type": "text_delta", "text": "word ", "at": time.monotonic_ns()}
             said = {"type": "content_block_delta", "index": 0, "delta": delta, "n": number}
             text = f"event: content_block_delta\ndata: {json.dumps(said)}\n\n"
@@ -112,9 +113,10 @@ class Way:
             assert answer.status == 200, answer.status
         self.requests.append(time.monotonic() - began)
 
-    async def stream(self, found: list[float]) -> None:
+    async def stream(self, found: list[float], apart: float) -> None:
         """One stream; how long each of its events was on its way."""
-        body = json.dumps({**ASK, "stream": True, "messages": []}).encode()
+        asked = {**ASK, "stream": True, "messages": [], "metadata": {"apart": apart}}
+        body = json.dumps(asked).encode()
         seen = 0
         async with self.session.post(self.url, data=body) as answer:
             async for line in answer.content:
@@ -217,9 +219,9 @@ async def take_turns(ways: dict[str, Way], runs: int) -> None:
             for _ in range(TURN):
                 await way.ask()
         for way in ways.values():
-            await way.stream(way.events)
+            await way.stream(way.events, APART)
     for way in ways.values():
-        await asyncio.gather(*(way.stream(way.many) for _ in range(50)))
+        await asyncio.gather(*(way.stream(way.many, APART_MANY) for _ in range(50)))
 
 
 def table(ways: dict[str, Way]) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ class Messages(Answer):
     def __init__(self) -> None:
         super().__init__()
         self._blocks: dict[int, dict[str, Any]] = {}
-        self._json: dict[int, list[str]] = {}
+        self._pieces: dict[tuple[int, str], list[str]] = {}  # joined at the end
 
     def told(self, said: dict[str, Any]) -> bool:
         """An event; see https://docs.claude.com/en/docs/build-with-claude/streaming."""
@@ -100,23 +100,24 @@ class Messages(Answer):
         return False
 
     def _delta(self, index: int, delta: dict[str, Any]) -> None:
-        block = self._blocks.get(index)
-        if block is None:
+        if index not in self._blocks:
             return
-        for kind, key in (("text", "text"), ("thinking", "thinking"), ("signature", "signature")):
+        for kind in ("text", "thinking", "signature", "partial_json"):
             if isinstance(delta.get(kind), str):
-                block.setdefault(key, "")
-                block[key] = f"{block[key]}{self.text(delta[kind])}"
-        if isinstance(delta.get("partial_json"), str):
-            self._json.setdefault(index, []).append(self.text(delta["partial_json"]))
+                self._pieces.setdefault((index, kind), []).append(self.text(delta[kind]))
 
     def settled(self, sent: int) -> Usage:
-        for index, pieces in self._json.items():
-            text = "".join(pieces)
+        for (index, kind), pieces in self._pieces.items():
+            block, text = self._blocks[index], "".join(pieces)
+            if kind != "partial_json":
+                begun = block.get(kind)
+                block[kind] = (begun if isinstance(begun, str) else "") + text
+                continue
             try:
-                self._blocks[index]["input"] = msgspec.json.decode(text) if text else {}
+                block["input"] = msgspec.json.decode(text) if text else {}
             except (msgspec.DecodeError, RecursionError, ValueError):
-                self._blocks[index]["input"] = text
+                block["input"] = text
+        self._pieces.clear()
         if self._blocks and isinstance(self.body, dict):
             self.body["content"] = [self._blocks[index] for index in sorted(self._blocks)]
         return super().settled(sent)
@@ -138,6 +139,8 @@ class Chat(Answer):
     def __init__(self) -> None:
         super().__init__()
         self._choices: dict[int, dict[str, Any]] = {}
+        self._pieces: dict[tuple[int, str], list[str]] = {}  # joined at the end, as in _calls
+        self._calls: list[dict[str, Any]] = []
 
     def told(self, said: dict[str, Any]) -> bool:
         """A chunk; https://platform.openai.com/docs/api-reference/chat-streaming."""
@@ -159,33 +162,43 @@ class Chat(Answer):
         whole = self._choices.setdefault(index, {"role": "assistant", "content": ""})
         if isinstance(choice.get("finish_reason"), str):
             whole["finish_reason"] = choice["finish_reason"]
-        whole["content"] += self.text(choice.get("text"))
+        self._say(index, "content", choice.get("text"))
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        whole["content"] += self.text(delta.get("content"))
-        for name in ("refusal", "reasoning", "reasoning_content"):
-            if isinstance(delta.get(name), str):
-                whole[name] = whole.get(name, "") + self.text(delta[name])
+        for name in ("content", "refusal", "reasoning", "reasoning_content"):
+            self._say(index, name, delta.get(name))
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 self._call(whole.setdefault("tool_calls", []), call)
+
+    def _say(self, index: int, name: str, piece: object) -> None:
+        if isinstance(piece, str):
+            self._pieces.setdefault((index, name), []).append(self.text(piece))
 
     def _call(self, calls: list[dict[str, Any]], said: dict[str, Any]) -> None:
         place = number(said.get("index")) or 0
         if place >= _MAX_PARTS:
             return
         while len(calls) <= place:
-            calls.append({"function": {"name": "", "arguments": ""}})
+            calls.append({"function": {"name": [], "arguments": []}})
+            self._calls.append(calls[-1])
         call, function = calls[place], said.get("function")
         if isinstance(said.get("id"), str):
             call["id"] = self.text(said["id"])
         if isinstance(function, dict):
             for name in ("name", "arguments"):
-                call["function"][name] += self.text(function.get(name))
+                call["function"][name].append(self.text(function.get(name)))
 
     def settled(self, sent: int) -> Usage:
+        for (index, name), pieces in self._pieces.items():
+            self._choices[index][name] = "".join(pieces)
+        self._pieces.clear()
+        for call in self._calls:
+            function = call["function"]
+            call["function"] = {name: "".join(pieces) for name, pieces in function.items()}
+        self._calls.clear()
         if self._choices and isinstance(self.body, dict):
             self.body["choices"] = [self._choices[index] for index in sorted(self._choices)]
         return super().settled(sent)

@@ -25,11 +25,14 @@ class Secrets:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         words = {word for text in secrets if len(text) >= SHORTEST for word in spellings(text)}
-        self._longest = max(map(len, words), default=0)
         # Longer ones first, so that none is left half.
         ordered = sorted(words, key=lambda word: (-len(word), word))
         self._whole = re.compile(b"|".join(map(re.escape, ordered))) if words else None
-        self._words = ordered
+        # By their last byte, the proper beginnings of words, longer ones first.
+        self._begun: dict[int, list[bytes]] = {}
+        beginnings = {word[:length] for word in words for length in range(1, len(word))}
+        for beginning in sorted(beginnings, key=len, reverse=True):
+            self._begun.setdefault(beginning[-1], []).append(beginning)
 
     def clean(self, data: bytes) -> bytes:
         """Data that is whole, without credentials."""
@@ -45,10 +48,9 @@ class Secrets:
 
     def begun(self, data: bytes) -> int:
         """How many bytes at the end of data could be the beginning of a credential."""
-        for length in range(min(self._longest - 1, len(data)), 0, -1):
-            tail = data[-length:]
-            if any(word.startswith(tail) for word in self._words):
-                return length
+        for beginning in self._begun.get(data[-1], ()) if data else ():
+            if data.endswith(beginning):
+                return len(beginning)
         return 0
 
 
