@@ -102,11 +102,16 @@ Script = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """A server. requests: what came. connections: how many were made. port: where it listens."""
+    """A server. requests: what came. connections: how many were made, closed: how many ended.
+
+    port: where it listens. more: set when one ends.
+    """
 
     port: int
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
+    closed: int = 0
+    more: asyncio.Event = field(default_factory=asyncio.Event)
     sni: list[str] = field(default_factory=list)
 
 
@@ -158,6 +163,8 @@ async def serving(context: ssl.SSLContext, script: Script) -> AsyncIterator[Upst
                 await script(request, writer)
                 await writer.drain()
         writer.close()
+        upstream.closed += 1
+        upstream.more.set()
 
     server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context)
     upstream.port = server.sockets[0].getsockname()[1]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mitmproxy import http, tls
 from mitmproxy.connection import ConnectionState, Server
@@ -206,9 +206,15 @@ class Intercepted(server.LiveConnectionHandler):
             await self.handle_connection(upstream)
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        """What mitmproxy asks and tells."""
-        (data,) = hook.args()
-        match hook.name:
+        """What mitmproxy asks and tells. It would wait without end after a fault of ours."""
+        try:
+            self._answer(hook.name, *hook.args())
+        except Exception as error:  # whatever it is: nothing of this connection goes on
+            self.trouble(f"the connection was ended after a fault ({type(error).__name__})")
+            self._end()
+
+    def _answer(self, name: str, data: Any) -> None:
+        match name:
             case "tls_clienthello":
                 self._hello(data)
             case "tls_start_client":

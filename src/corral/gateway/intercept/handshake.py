@@ -52,6 +52,7 @@ class Handshakes:
         if context is None:
             context = SSL.Context(SSL.TLS_SERVER_METHOD)
             context.set_min_proto_version(SSL.TLS1_2_VERSION)
+            context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
             context.use_certificate(leaf.certificate)
             context.use_privatekey(leaf.key)
             context.set_alpn_select_callback(_choose)

@@ -39,8 +39,9 @@ def basic_credentials(value: bytes) -> bytes | None:
     """What is encoded in a header's value of the scheme Basic; None where it is another."""
     if value[: len(_BASIC)].lower() != _BASIC:
         return None
+    encoded = value[len(_BASIC) :].strip()
     try:
-        return base64.b64decode(value[len(_BASIC) :].strip(), validate=True)
+        return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
         return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.gateway.intercept import connection
 from corral.gateway.intercept.messages import Misplaced
 from tests.support.https import TestAuthority, plain, raw, serving
 
@@ -166,3 +167,71 @@ async def test_a_websocket_passes_and_its_text_is_clean(
     got = server.requests[0]
     assert got.header("authorization") == f"Bearer {SECRET}"
     assert got.header("upgrade") == "websocket" and not got.header("sec-websocket-extensions")
+
+
+async def test_a_server_that_closes_between_requests_is_dialled_again(
+    tmp_path: Path, upstreams: TestAuthority
+) -> None:
+    """Without saying so: the client's connection stays."""
+
+    async def once(_request: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    async with serving(upstreams.context(HOST), once) as server:
+        async with intercepting(tmp_path, upstreams, server.port) as door:
+            async with door.tls(server.port, "h2", "http/1.1") as (reader, writer):
+                for number in range(3):
+                    writer.write(request(f"Authorization: {PLACEHOLDER}", port=server.port))
+                    await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+                    async with asyncio.timeout(10):
+                        while server.closed <= number:
+                            await server.more.wait()
+                            server.more.clear()
+    assert [got.header("authorization") for got in server.requests] == [SECRET] * 3
+    assert server.connections == 3
+
+
+async def test_a_client_that_waits_to_be_told_to_go_on(
+    tmp_path: Path, upstreams: TestAuthority
+) -> None:
+    """Expect: 100-continue, as curl says with large bodies."""
+    async with serving(upstreams.context(HOST), plain(b"hello")) as server:
+        async with intercepting(tmp_path, upstreams, server.port) as door:
+            async with door.tls(server.port) as (reader, writer):
+                head = request("Expect: 100-continue", body=b"x" * 10, port=server.port)
+                writer.write(head[:-10])
+                back = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                assert back.startswith(b"HTTP/1.1 100")
+                writer.write(b"x" * 10)
+                await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+    assert server.requests[0].body == b"x" * 10
+
+
+async def test_an_answer_without_a_body_keeps_its_length(
+    tmp_path: Path, upstreams: TestAuthority
+) -> None:
+    lines = b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nContent-Encoding: br\r\n\r\n"
+    async with serving(upstreams.context(HOST), raw(lines)) as server:
+        async with intercepting(tmp_path, upstreams, server.port) as door:
+            asked = request(port=server.port).replace(b"GET", b"HEAD", 1)
+            back = await door.ask(server.port, asked)
+    assert b"Content-Length: 12345" in back and back.endswith(b"\r\n\r\n")
+
+
+async def test_a_fault_of_ours_ends_the_connection(
+    tmp_path: Path, upstreams: TestAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the interceptor; nothing waits."""
+
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError(SECRET)
+
+    async with serving(upstreams.context(HOST), plain(b"hello")) as server:
+        async with intercepting(tmp_path, upstreams, server.port) as door:
+            with monkeypatch.context() as patch:
+                patch.setattr(connection.Intercepted, "_request", broken)
+                assert await door.ask(server.port, request(port=server.port)) == b""
+            assert b"hello" in await door.ask(server.port, request(port=server.port))
+    assert SECRET not in repr(door.words) and "RuntimeError" in repr(door.words)
