@@ -20,6 +20,8 @@ import re
 
 from msgspec import Struct
 
+from ..errors import ConfigError
+
 
 class Suspect(Struct, frozen=True):
     """Why it looks like one. what: "a token of GitHub", say. instead: what to use, or None."""
@@ -137,6 +139,22 @@ def credential_warning(name: str, value: str, origin: str = "") -> str | None:
         f"{name}{origin} looks like {found.what}; everything that runs in the sandbox can read it."
     )
     return text if found.instead is None else f"{text} To keep it outside: {found.instead}"
+
+
+def is_credential(text: str) -> bool:
+    """Whether this text has the form of one."""
+    return _of_value(text) is not None
+
+
+def refuse_credential(text: str, what: str) -> None:
+    """ConfigError, without the text, when it is a credential where `what` should be."""
+    found = _of_value(text)
+    if found is not None:
+        raise ConfigError(
+            f"{found.what} is where {what} should be.",
+            hint="Name where it is found, a variable say; a key itself is never written here. It "
+            "may be in your shell's history now.",
+        )
 
 
 def looks_like_credential(name: str) -> bool:

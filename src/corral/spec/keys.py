@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct
 
 from ..errors import ConfigError
 from ..policy import Key
+from .credentials import refuse_credential
 from .tables import KeyTable
 from .text import has_control, printable
 from .values import VARIABLE_NAME, Base, expand
@@ -77,6 +78,7 @@ def parse_key(table: KeyTable, base: Base) -> Key:
 
 def env_key(name: str) -> Key:
     """The Key in a variable. Raises ConfigError for a name that no variable has."""
+    refuse_credential(name, "the name of a variable")
     if not VARIABLE_NAME.fullmatch(name):
         raise ConfigError(f"“{printable(name, 60)}” is not a name for an environment variable.")
     return Key(kind="env", value=(name,))
@@ -128,6 +130,7 @@ def _env_hint(name: str, what: str, environ: Mapping[str, str]) -> str:
 
 
 def _path(value: object, base: Base) -> str:
+    refuse_credential(str(value), "the path of a file")
     path = expand(value, base)
     if has_control(path):
         raise ConfigError("the path of a key has a control character.")
@@ -135,6 +138,8 @@ def _path(value: object, base: Base) -> str:
 
 
 def _keyring(value: Sequence[str]) -> tuple[str, ...]:
+    for word in value:
+        refuse_credential(word, "the name in a keyring")
     if len(value) != 2 or not all(value) or any(has_control(part) for part in value):
         raise ConfigError(
             "keyring is not a service and a user name.",
@@ -149,6 +154,8 @@ def _command(value: Sequence[str], base: Base) -> tuple[str, ...]:
             f"command is not a list of 1 to {MAX_COMMAND} words.",
             hint='Write it like command = ["pass", "show", "anthropic"].',
         )
+    for word in value:
+        refuse_credential(word, "a word of a command")
     program = expand(value[0], base) if "/" in value[0] else value[0]
     return (program, *value[1:])
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from ..policy import GATEWAY_DOMAIN, Address, Limits, Publish, Rule
+from .credentials import refuse_credential
 from .setting import Setting
 from .sizes import KIB, TIB, parse_amount, parse_count, parse_duration
 from .text import printable
@@ -131,6 +132,7 @@ def parse_secret(value: object, _base: Base) -> object:
 
 def check_secret_name(name: str) -> None:
     """ConfigError when `name` cannot be a variable's."""
+    refuse_credential(name, "the name of a secret")
     if not VARIABLE_NAME.fullmatch(name):
         raise ConfigError(
             f"“{printable(name, 60)}” is not a name for a secret.",

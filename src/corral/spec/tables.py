@@ -372,7 +372,10 @@ class KeyTable(_Table, frozen=True, kw_only=True):
 class GatewayTable(_Table, frozen=True, kw_only=True):
     """A model API whose key stays outside the sandbox. Only in your own config.toml."""
 
-    key: KeyTable | UnsetType = UNSET
+    key: (
+        Annotated[KeyTable, Meta(description="Where its key is found; default: its variable.")]
+        | UnsetType
+    ) = UNSET
     upstream: (
         Annotated[
             str,
@@ -429,7 +432,10 @@ class SecretTable(_Table, frozen=True, kw_only=True):
         Annotated[str, Meta(description="The header that carries it; default: authorization.")]
         | UnsetType
     ) = UNSET
-    key: KeyTable | UnsetType = UNSET
+    key: (
+        Annotated[KeyTable, Meta(description="Where it is found; default: the variable NAME.")]
+        | UnsetType
+    ) = UNSET
 
 
 class ConfigTable(_Table, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from ..policy import Gateway, Secret
+from .credentials import is_credential
 from .gateways import Doors, parse_gateway_table, parse_secret_table
 from .network_settings import NamedSecret
 from .settings import SETTINGS
@@ -200,9 +201,9 @@ def _doors(document: Mapping[str, object], shown: str, text: str, base: Base) ->
                     secret = msgspec.convert(row, SecretTable)
                     secrets[name] = parse_secret_table(name, secret, base)
             except ConfigError as error:
+                label = table if is_credential(name) else f"{table}.{toml_key(name)}"
                 raise ConfigError(
-                    f"{location(shown, text, f'{table}.{toml_key(name)}')}: {error.message}",
-                    hint=error.hint,
+                    f"{location(shown, text, label)}: {error.message}", hint=error.hint
                 ) from error
     return Doors(gateways, secrets)
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from . import masks
-from .credentials import holds_credential
+from .credentials import holds_credential, refuse_credential
 from .sizes import format_duration, format_size
 from .text import has_control, is_unicode, nearest, printable
 
@@ -100,6 +100,7 @@ def parse_env(value: object, _base: Base) -> EnvVar:
 def variable(name: object, value: str | None) -> EnvVar:
     """A checked variable; value None: taken from the user's environment."""
     name = _text(name, "a name")
+    refuse_credential(name, "the name of a variable")
     if not VARIABLE_NAME.fullmatch(name):
         raise ConfigError(
             f"“{printable(name, 60)}” is not a name for an environment variable.",

@@ -18,7 +18,8 @@ from corral.spec.show import as_data, as_toml
 
 from .conftest import User
 
-KEY = "sk-ant-api03-AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+TOKEN = "gh" + "p_9fK2mQ7xR4tV8wY1zB3cD5eF6gH0jLaNpSuX"
+KEY = "sk-" + "ant-api03-AbCdEfGhIjKlMnRpQrStUvWxYz9042817365"
 
 
 def gateways(user: User, *names: str, **options: Any) -> tuple[Gateway, ...]:
@@ -385,10 +386,34 @@ def test_a_key_is_in_no_spec_and_in_nothing_that_is_shown(user: User) -> None:
 
 
 def test_of_a_command_for_a_key_only_the_program_is_shown(user: User) -> None:
-    user.configure(f"[gateway.anthropic]\nkey = {{ command = ['echo', '{KEY}'] }}")
+    user.configure("[gateway.anthropic]\nkey = { command = ['echo', 'my-pin'] }")
     loaded = user.collect()
     shown = as_toml(loaded) + json.dumps(as_data(loaded))
-    assert "key: command echo" in shown and KEY not in shown
+    assert "key: command echo" in shown and "my-pin" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[gateway.anthropic]\nkey = '{KEY}'",
+        f"[gateway.anthropic]\nkey = {{ env = '{KEY}' }}",
+        f"[gateway.anthropic]\nkey = {{ file = '{KEY}' }}",
+        f"[gateway.anthropic]\nkey = {{ claude = '{KEY}' }}",
+        f"[gateway.anthropic]\nkey = {{ command = ['echo', '{KEY}'] }}",
+        f"[gateway.anthropic]\nkey = {{ keyring = ['x', '{KEY}'] }}",
+        f"[gateway.anthropic]\nupstream = 'https://x:{KEY}@api.anthropic.com'",
+        f"[network]\nsecrets = ['{TOKEN}@api.github.com']",
+        f"[secrets.{TOKEN}]\nhosts = ['api.github.com']",
+        f"[run]\npass_env = ['{TOKEN}']",
+        f"[run]\nenv = {{ {TOKEN} = 'x' }}",
+    ],
+)
+def test_a_key_that_is_written_where_its_place_should_be_is_not_repeated(
+    user: User, text: str
+) -> None:
+    user.configure(text)
+    error = refused(user, "config.toml")
+    assert TOKEN not in error.message + (error.hint or "")
 
 
 def test_names_are_known_for_completion(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from corral.errors import ConfigError
 from corral.spec.schema import json_schema
 from corral.spec.settings import SETTINGS
-from corral.spec.tables import TABLES
+from corral.spec.tables import NAMED_TABLES, TABLES, KeyTable
+from corral.spec.text import toml_string
 from corral.spec.toml import line_of, parse_document
 from corral.spec.values import Base, NamedShare
 
@@ -132,6 +133,38 @@ def test_nothing_but_a_config_error_comes_of_any_value(table: str, data: st.Data
         assert error.message.isprintable()
 
 
+_values = st.one_of(
+    _scalars,
+    st.floats(),
+    st.fixed_dictionaries(
+        {}, optional={field: _scalars for field in (*KeyTable.__struct_fields__, "x")}
+    ),
+)
+
+
+@given(st.sampled_from(sorted(NAMED_TABLES)), st.text(max_size=12), st.data())
+def test_nothing_but_a_config_error_comes_of_a_gateway_or_a_secret(
+    table: str, name: str, data: st.DataObject
+) -> None:
+    """And never what was given as a key: it could be one, by mistake."""
+    lines = [f"[{table}.{toml_string(name)}]"]
+    for field in NAMED_TABLES[table].__struct_fields__:
+        if data.draw(st.booleans()):
+            lines.append(f"{field} = {_toml(data.draw(_values))}")
+    try:
+        parse("\n".join(lines).encode("utf-8", "replace"))
+    except ConfigError as error:
+        assert error.message.isprintable()
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, float):
+        return str(value)
+    return json.dumps(value)
+
+
 def test_lines_are_found_in_headers_dotted_keys_and_arrays() -> None:
     text = "machine.cpus = 1\n[run]\n# c\ntimeout = 3\n[[share]]\nsource = 'a'\n"
     assert line_of(text, "machine.cpus") == 1
@@ -155,7 +188,7 @@ def test_every_key_of_the_model_is_a_setting_and_the_other_way_round() -> None:
 def test_the_schema_names_every_key_and_refuses_others() -> None:
     schema: Any = json_schema()
     parts = schema["$defs"]
-    for table, model in TABLES.items():
+    for table, model in {**TABLES, **NAMED_TABLES, "key": KeyTable}.items():
         part = parts[model.__name__]
         assert set(part["properties"]) == set(model.__struct_fields__), table
         assert part["additionalProperties"] is False
