@@ -188,7 +188,8 @@ def test_every_key_of_the_model_is_a_setting_and_the_other_way_round() -> None:
 def test_the_schema_names_every_key_and_refuses_others() -> None:
     schema: Any = json_schema()
     parts = schema["$defs"]
-    for table, model in {**TABLES, **NAMED_TABLES, "key": KeyTable}.items():
+    tables: dict[str, Any] = {**TABLES, **NAMED_TABLES, "key": KeyTable}
+    for table, model in tables.items():
         part = parts[model.__name__]
         assert set(part["properties"]) == set(model.__struct_fields__), table
         assert part["additionalProperties"] is False
