@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import logging
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .config import Config
 from .held import Keys
@@ -35,6 +37,7 @@ _MAX_HEADER = 64 << 10  # bytes
 _IDLE_SECONDS = 300.0
 _GRACE = 0.5  # seconds for requests under way, at the end
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_log = logging.getLogger("corral.gateway.server")
 
 
 def close_up() -> None:
@@ -113,13 +116,25 @@ async def serve(config: Config, keys_fd: int, tell_fd: int, listeners: list[sock
     kept.close()
 
 
+class _OwnFaults(logging.Filter):
+    """What a guest sends that is no HTTP is its own affair; it gets 400, and nobody is told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
 async def serving(relay: Relay, agent: int) -> web.ServerRunner:
     """What serves the sockets of an agent."""
+    if not _log.filters:
+        _log.addFilter(_OwnFaults())
     server = web.Server(
         functools.partial(relay.handle, agent),
         handler_cancellation=True,
         auto_decompress=False,
         access_log=None,
+        logger=_log,
         keepalive_timeout=_IDLE_SECONDS,
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,
