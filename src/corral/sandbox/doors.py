@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ..channel.failures import printable
-from ..errors import CorralError
+from ..errors import CorralError, HostError
 from ..events import Notice, Report
 from ..gateway.descriptors import CONFIG_FD, FIRST_LISTENER, KEYS_FD, TELL_FD
 from ..gateway.found import Found, Wanted
@@ -91,6 +91,7 @@ async def opened(
     door tells, as JSON; a ValueError of it ends the listening. Raises HostError, ProcessError.
     """
     environ = without(environ, door.guests)
+    _check_variables(door, environ)
     async with contextlib.AsyncExitStack() as stack:
         key_reader, key_writer = os.pipe2(os.O_CLOEXEC)
         told_reader, told_writer = os.pipe2(os.O_CLOEXEC)
@@ -126,6 +127,16 @@ async def opened(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await process.end(_END_GRACE)
+
+
+def _check_variables(door: Door, environ: Mapping[str, str]) -> None:
+    """A kept sandbox can be started where other variables are set than when it was asked for."""
+    for name, key in door.keys.items():
+        if key.kind == "env" and not environ.get(key.value[0]):
+            raise HostError(
+                f"{door.what} takes the key of {name} from {key.value[0]}, which is not set here.",
+                hint=f"Set it, and start the sandbox again: export {key.value[0]}=...",
+            )
 
 
 def writable_folders(plan: Plan) -> tuple[str, ...]:

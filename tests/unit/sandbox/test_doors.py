@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from corral.errors import HostError
 from corral.events import Event, Notice
 from corral.host import Facts, Need, measure
 from corral.policy import Key
@@ -237,3 +239,21 @@ def test_what_a_sandbox_can_write_is_told_by_its_plan() -> None:
     plan = examples.plan(examples.spec(workspace={"read_only": True}))
     assert writable_folders(plan) == ()
     assert examples.PROJECT in writable_folders(examples.plan())
+
+
+async def test_a_variable_that_is_not_set_where_it_is_started_is_an_error(
+    setting: Setting,
+) -> None:
+    """Before anything is started: no process of this test is there."""
+    keys = {"one": Key(kind="env", value=("NOT_SET_HERE",))}
+    door = dataclasses.replace(setting.door, keys=keys)
+    with pytest.raises(HostError, match="NOT_SET_HERE, which is not set here"):
+        async with opened(
+            door,
+            None,  # type: ignore[arg-type]  # nothing is to be started
+            setting.folder,
+            setting.facts,
+            setting.environ,
+            setting.report,
+        ):
+            raise AssertionError
