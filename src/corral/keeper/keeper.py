@@ -15,7 +15,15 @@ import msgspec
 
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
-from ..events import Became, CommandEnded, CommandStarted, Event, Notice, Report
+from ..events import (
+    Became,
+    CommandEnded,
+    CommandStarted,
+    Connection,
+    Event,
+    Notice,
+    Report,
+)
 from ..journal import Journal
 from ..plan import Plan
 from ..policy import Publish
@@ -119,7 +127,13 @@ class Keeper:
     # What happens
 
     def report(self, event: Event) -> None:
-        """Into the event log, and on to whoever started the keeper."""
+        """Into the event log, and on to whoever started the keeper.
+
+        Connections have a log of their own (`corral net log`): what a guest makes as many as it
+        likes of must not drive everything else out of this one.
+        """
+        if isinstance(event, Connection):
+            return
         line = {"time": round(time.time(), 3), "sandbox": self.name, **msgspec.to_builtins(event)}
         self.journals["events"].write(msgspec.json.encode(line) + b"\n")
         self._further(event)

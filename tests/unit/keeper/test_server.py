@@ -27,6 +27,7 @@ from corral.errors import (
     SandboxStateError,
     StreamResetError,
 )
+from corral.events import Connection, Notice
 from corral.keeper import client, door, peer, server
 from corral.keeper.client import connect
 from corral.keeper.model import Problem
@@ -581,3 +582,14 @@ async def test_a_number_that_is_taken_cuts_off_and_hangs_up(kept: Kept) -> None:
         async with asyncio.timeout(10):
             await ended.wait()
     await still_well(kept)
+
+
+async def test_connections_drive_nothing_out_of_the_log(kept: Kept) -> None:
+    """A guest can make any number; they have a log of their own."""
+    kept.keeper.report(Notice(level="warning", message="kept"))
+    for number in range(1000):
+        kept.keeper.report(
+            Connection(time=1.0, agent=1, name=f"n{number}.test", port=443, verdict="denied")
+        )
+    log = (kept.record.folder / "events.jsonl").read_text()
+    assert "kept" in log and "n0.test" not in log

@@ -185,9 +185,23 @@ def test_a_server_that_splits_its_answer_is_taken_to_ask_again() -> None:
         start.feed(plain("b.example.org"))
 
 
+@pytest.mark.parametrize("pieces", [1 << 20, 1])
+def test_a_warning_before_the_servers_answer_changes_nothing(pieces: int) -> None:
+    for answer, opens in ((server_hello(), True), (server_hello(retry=True), False)):
+        start, _ = fed(plain(NAME))
+        said = b"\x15\3\3\0\2\1\x70" * 99 + answer
+        for at in range(0, len(said), pieces):
+            start.server(said[at : at + pieces])
+        if opens:
+            assert start.feed(plain("b.org")) == plain("b.org")
+        else:
+            with pytest.raises(Refused):
+                start.feed(plain("b.org"))
+
+
 def test_a_server_that_speaks_no_tls_is_passed_on() -> None:
     start, _ = fed(plain(NAME))
-    start.server(b"\x15\3\3\0\2\2\x28")
+    start.server(b"HTTP/1.1 400 Bad Request\r\n")
     assert start.feed(b"anything") == b"anything"
 
 

@@ -18,6 +18,7 @@ _HIDDEN = {0xFE0D: "encrypted ClientHello", 0xFFCE: "encrypted server name"}  # 
 # The random value of a ServerHello that is a HelloRetryRequest, RFC 8446 4.1.3.
 RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _ENOUGH = 5 + 4 + 2 + 32  # bytes of a ServerHello that tell it: record, message, version, random
+_ALERT = 5 + 2  # bytes of an alert
 _BETWEEN = (20, 21, 23)  # change cipher spec, alert, application data
 
 
@@ -94,16 +95,20 @@ class TlsStart:
         """What the server sends, in order; `waiting` may be over then."""
         if not self.waiting or not data:
             return
-        self._answer += data[: _ENOUGH - len(self._answer)]
+        self._answer += data
         answer = self._answer
+        while len(answer) >= _ALERT and answer[0] == 21:  # a warning may come before the answer
+            del answer[:_ALERT]
+        if not answer or answer[0] == 21:
+            return
         if answer[0] != _HANDSHAKE:
             self.waiting, self._open = False, True
             self._hello = None
-        elif len(answer) == _ENOUGH:
+        elif len(answer) >= _ENOUGH:
             self.waiting = False
             # A server that splits these few bytes over records is taken to ask for another one.
             whole = int.from_bytes(answer[3:5], "big") >= _ENOUGH - 5
-            if not whole or (answer[5] == _SERVER_HELLO and answer[11:] == RETRY):
+            if not whole or (answer[5] == _SERVER_HELLO and answer[11:_ENOUGH] == RETRY):
                 self._hello = _Hello()
             else:
                 self._open = True
