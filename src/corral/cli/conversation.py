@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import click
@@ -15,14 +17,19 @@ import click
 from ..spec.text import printable
 
 _LINES, _CHARACTERS = 12, 1200  # of one text that are shown
+_CONVERSATIONS = 16  # of one agent, whose messages are remembered
+_TEXT = {"type", "text"}
 _INDENT = "  "
 
 
 class Conversation:
-    """Records in, lines out. Of a request only what is new since the agent's one before."""
+    """Records in, lines out. Of a request only what is new since the agent's earlier ones.
+
+    An agent may have several conversations at once (with helpers of its own), so some are kept.
+    """
 
     def __init__(self) -> None:
-        self._before: dict[tuple[str, str], list[Any]] = {}
+        self._before: dict[tuple[str, str], deque[list[str]]] = {}
 
     def lines(self, record: dict[str, Any]) -> Iterator[str]:
         """What is shown of a record."""
@@ -45,11 +52,10 @@ class Conversation:
             return
         messages = _messages(body)
         whose = (str(record.get("agent")), str(record.get("gateway")))
-        before = self._before.get(whose, [])
-        self._before[whose] = messages
-        known = 0
-        if len(before) < len(messages) and messages[: len(before)] == before:
-            known = len(before)
+        said = [_key(message) for message in messages]
+        before = self._before.setdefault(whose, deque(maxlen=_CONVERSATIONS))
+        known = max((_in_common(said, each) for each in before), default=0)
+        before.append(said)
         if not known:
             for name in ("system", "instructions"):
                 if body.get(name):
@@ -57,8 +63,43 @@ class Conversation:
             tools = body.get("tools")
             if isinstance(tools, list) and tools:
                 yield from _said("tools", ", ".join(_tool_name(tool) for tool in tools))
+        while known and known < len(messages) and _is_answer(messages[known]):
+            known += 1  # it was shown as it came
         for message in messages[known:]:
             yield from _message(message)
+
+
+def _key(message: Any) -> str:
+    """What a message says, without the marks for the provider's cache, which wander."""
+    if isinstance(message, dict) and isinstance(message.get("content"), list):
+        content = [
+            {name: value for name, value in block.items() if name != "cache_control"}
+            if isinstance(block, dict)
+            else block
+            for block in message["content"]
+        ]
+        if len(content) == 1 and isinstance(content[0], dict) and set(content[0]) == _TEXT:
+            content = content[0]["text"]  # the same, written in the shorter way
+        message = {**message, "content": content}
+    return sha256(json.dumps(message, sort_keys=True).encode("utf-8", "replace")).hexdigest()
+
+
+def _in_common(one: list[str], other: list[str]) -> int:
+    """How many messages at the beginning are the same."""
+    length = 0
+    for length, (ours, theirs) in enumerate(zip(one, other, strict=False), 1):
+        if ours != theirs:
+            return length - 1
+    return length
+
+
+def _is_answer(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    return message.get("role") == "assistant" or message.get("type") in (
+        "function_call",
+        "reasoning",
+    )
 
 
 def _messages(body: dict[str, Any]) -> list[Any]:

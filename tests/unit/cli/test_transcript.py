@@ -72,12 +72,27 @@ def test_a_conversation_shows_what_is_new_in_each_request() -> None:
     assert lines[5] == (
         "200  1.5 s  10 tokens in, 5 from cache, 3 out  0.0100 USD  0.50 USD in all"
     )
-    assert lines[7:] == [
-        'calls: Bash {"command": "ls"}',
+    assert lines[7:] == [  # the call itself was shown as the answer that it is
         "result: a",
         "assistant: One file.",
         "cancelled  200",
     ]
+
+
+def test_conversations_that_take_turns_are_told_apart_and_cache_marks_do_not_count() -> None:
+    def asked(text: str, *more: str) -> list[Any]:
+        marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+        first = [marked] if more else text
+        return [{"role": "user", "content": first}, *({"role": "user", "content": m} for m in more)]
+
+    lines = shown(
+        request(asked("one"), system="S"),
+        request(asked("other"), system="S"),
+        request(asked("one", "two"), system="S"),
+        request(asked("other", "more"), system="S"),
+    )
+    said = [line for line in lines if ": " in line]
+    assert said == ["system: S", "user: one", "system: S", "user: other", "user: two", "user: more"]
 
 
 def test_openais_two_ways_are_shown_the_same() -> None:
