@@ -186,7 +186,8 @@ def in_network(pidfd: int, work: Callable[[], T]) -> T:
         try:
             return work()
         finally:
-            _check(_libc.setns(own, CLONE_NEWNET), "setns")
+            if _libc.setns(own, CLONE_NEWNET) != 0:  # nothing may go on from here
+                raise RuntimeError("the way back to the own network namespace is lost")
     finally:
         os.close(own)
 

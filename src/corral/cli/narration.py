@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..spec.text import printable
+
 _STATES = {
     "starting": "starting",
     "running": "running",
@@ -51,6 +53,15 @@ def _failed(event: Mapping[str, Any]) -> str:
     return "error: " + "\n  ".join(str(event[key]) for key in ("message", "hint") if event.get(key))
 
 
+def _connection(event: Mapping[str, Any]) -> str:
+    where = printable(f"{event.get('name')}:{event.get('port')}", 300)
+    if event.get("seconds") is not None:
+        bytes_ = f"sent {event.get('sent')} bytes, received {event.get('received')}"
+        return f"connection to {where} ended after {event.get('seconds'):.1f} s, {bytes_}"
+    why = event.get("reason") or (f"by {event['rule']}" if event.get("rule") else "")
+    return f"connection to {where} {event.get('verdict')}" + (f": {why}" if why else "")
+
+
 def _other(event: Mapping[str, Any]) -> str:
     return str(event.get("event"))
 
@@ -61,5 +72,6 @@ _TELL: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "notice": _notice,
     "command-started": _command,
     "command-ended": _ended,
+    "connection": _connection,
     "failed": _failed,
 }

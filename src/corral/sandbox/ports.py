@@ -25,7 +25,6 @@ AGENT = 1  # whose loopback they lead to
 _READ = 1 << 16
 _PATIENCE = 1.0  # seconds, when this process has no descriptor left for a connection
 _RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Dial = Callable[[int, int], Awaitable[Stream]]  # (agent, port)
 
@@ -182,7 +181,7 @@ class _Listening:
                 connection, _peer = await loop.sock_accept(self.sock)
             except OSError as error:
                 self._room.release()
-                if error.errno in _NO_ROOM:
+                if error.errno != errno.ECONNABORTED:  # there is no room for it now
                     await asyncio.sleep(_PATIENCE)  # as asyncio's own servers do
                 continue
             task = asyncio.create_task(self._serve(connection, dial), name="published connection")

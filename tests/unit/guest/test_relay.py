@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corral_guest import wire
 from corral_guest.flows import MAX_PENDING
@@ -194,3 +197,67 @@ def test_it_stops_reading_when_the_carrier_takes_no_more(bench: Bench, line: Lin
     bench.turn()
     assert bench.guest.pending_output < 100
     assert b"waits" in bench.guest.take_output()
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["program", "host"]), st.integers(1, 90_000)),
+        st.tuples(st.sampled_from(["program reads", "host reads", "turn"]), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(actions=ACTIONS, program_first=st.booleans())
+def test_whatever_is_said_in_whichever_order_arrives(
+    actions: list[tuple[str, int]], program_first: bool
+) -> None:
+    """Both sides talk and listen as they like, then end, one after the other."""
+    bench = Bench()
+    line = Line(bench)
+    line.program.setblocking(False)
+    sent = {"program": bytearray(), "host": bytearray()}
+    heard = {"program": bytearray(), "host": bytearray()}
+
+    def say(who: str, size: int) -> None:
+        data = bytes([len(sent[who]) % 251]) * size
+        try:
+            taken = line.program.send(data) if who == "program" else bench.host.send(2, data)
+        except BlockingIOError:
+            return
+        sent[who] += data[:taken]
+
+    def listen() -> None:
+        with contextlib.suppress(BlockingIOError):
+            heard["program"] += line.program.recv(1 << 20)
+
+    for action, size in actions:
+        match action:
+            case "program reads":
+                listen()
+            case "host reads":
+                heard["host"] += carried(bench.heard())
+            case "turn":
+                bench.turn()
+            case who:
+                say(who, size)
+        line.from_host()
+    if program_first:
+        line.program.shutdown(socket.SHUT_WR)
+    bench.host.end(2)
+    if not program_first:
+        line.program.shutdown(socket.SHUT_WR)
+    for _ in range(200):
+        bench.turn()
+        heard["host"] += carried(bench.heard())
+        line.from_host()
+        listen()
+        if line.ends and heard == {"program": sent["host"], "host": sent["program"]}:
+            break
+    assert line.ends == [True]
+    assert heard["host"] == sent["program"]
+    assert heard["program"] == sent["host"]
+    assert not bench.guest.open_streams
+    line.program.close()
+    bench.close()

@@ -11,7 +11,7 @@ import pytest
 
 from corral.channel import Channel, Stream
 from corral.channel.server import ServedChannel
-from corral.errors import GuestError, PortError
+from corral.errors import GuestError, PortError, StreamResetError
 from corral.policy import Network, Publish
 from corral.sandbox.ports import Port, Ports, any_ports, shown
 from corral_guest import wire
@@ -46,9 +46,10 @@ class Guest:
 
 async def echo(stream: Stream) -> None:
     """Say everything again, then end."""
-    while data := await stream.read():
-        await stream.write(data)
-    await stream.end()
+    with contextlib.suppress(StreamResetError):
+        while data := await stream.read():
+            await stream.write(data)
+        await stream.end()
 
 
 @contextlib.asynccontextmanager
