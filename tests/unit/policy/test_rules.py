@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,11 @@ def test_a_preset_says_its_sources_and_each_host_is_a_rule_for_a_name(name: str)
         assert rule.text == f"@{name} ({host})"
         assert rule_text(rule.host, rule.port) == host, "in its canonical notation"
         assert "." in rule.host and rule.host != "*"
+
+
+def test_every_preset_is_on_the_page() -> None:
+    page = Path(__file__).parents[3].joinpath("docs/network.md").read_text()
+    assert [name for name in presets() if f"`@{name}`" not in page] == []
 
 
 def test_the_presets_that_are_promised_are_there() -> None:
