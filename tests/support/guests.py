@@ -118,6 +118,12 @@ class Guest:
                 self._change.notify_all()
         return bytes(heard)
 
+    async def hear_some(self) -> bytes:
+        """What has come, at least a byte; b"" at the end or after a reset."""
+        first = await self.hear(1)
+        rest = bytes(self.to_guest)
+        return first + await self.hear(len(rest)) if rest else first
+
     async def hear_all(self) -> bytes:
         """All that comes until the end or a reset."""
         heard = bytearray()
