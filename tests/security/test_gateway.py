@@ -258,8 +258,10 @@ async def test_no_other_process_of_corral_has_the_key(
             assert len(family) >= 5 and any(name.startswith("qemu") for name in names), names
             found = await asyncio.to_thread(search, family)
         finally:
-            run.stdin.close()
+            run.kill()  # and nothing of all that stays
             await run.wait()
+        _gone, left = await asyncio.to_thread(psutil.wait_procs, family, 20)
+        assert not left
     if os.getuid() == 0:
         assert found == ["corral.gateway"]  # the control: where it is, it is found
     else:

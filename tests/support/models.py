@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import ssl
 import sys
 import zlib
 from collections import deque
@@ -63,7 +64,13 @@ class Seen:
 class Models:
     """The servers, on one port of the loopback. gone: how many clients went before the end."""
 
-    def __init__(self, port: int = 0, *, report: Callable[[Seen], None] | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        report: Callable[[Seen], None] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.replies: deque[Reply] = deque()
         self.default = Reply()
         self.seen: list[Seen] = []
@@ -71,6 +78,7 @@ class Models:
         self.changed = asyncio.Event()
         self._report = report
         self._port = port
+        self._tls = tls
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
@@ -78,10 +86,11 @@ class Models:
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         await site.start()
         (address,) = self._runner.addresses
-        self.url = f"http://127.0.0.1:{address[1]}"
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://{'127.0.0.1' if self._tls is None else 'localhost'}:{address[1]}"
         return self
 
     async def __aexit__(self, *_error: object) -> None:

@@ -55,7 +55,7 @@ class Teller:
 
     def notice(self, text: str) -> None:
         """For the user."""
-        self._say({"notice": text[:2000]})
+        self._say({"notice": text[:800]})
 
     def again(self, rejected: dict[str, str]) -> None:
         """Have keys found again."""

@@ -77,7 +77,10 @@ def back(pairs: Pairs, secrets: Secrets) -> list[tuple[str, str]]:
     return [
         (name, secrets.clean_text(value))
         for name, value in pairs
-        if name not in _HOP_BY_HOP and name not in _NOT_BACK and name not in dropped
+        if name not in _HOP_BY_HOP
+        and name not in _NOT_BACK
+        and name not in dropped
+        and value.isprintable()  # others could not be sent on as they came
     ]
 
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from corral.gateway.found import Found
+from tests.support.https import TestAuthority
 from tests.support.models import Models, Reply
 from tests.unit.gateway.conftest import KEY, World, anthropic, openai, started
 
@@ -393,3 +394,24 @@ async def test_fifty_streams_at_once(world: World) -> None:
     assert all(b"message_stop" in answer for answer in answers)
     ends = [record for record in world.transcript() if record["kind"] == "response"]
     assert len(ends) == 50 and all(record["ended"] == "complete" for record in ends)
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.test", "expired"])
+async def test_an_upstream_has_to_prove_who_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The key goes to no server whose certificate is another's, is over, or of no known authority.
+
+    The control: one that an authority of this machine certifies.
+    """
+    authority = TestAuthority(folder / "authority")
+    expired = name == "expired"
+    tls = authority.context("localhost" if expired else name, expired=expired)
+    async with Models(tls=tls) as models:
+        async with started(models, folder, [anthropic(models)]) as world:
+            status, said = await world.messages()
+            assert status == 502 and "its certificate is not trusted" in said["error"]["message"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        async with started(models, folder, [anthropic(models)]) as world:
+            assert (await world.messages())[0] == (200 if name == "localhost" else 502)
+    assert len(models.seen) == (1 if name == "localhost" else 0)
