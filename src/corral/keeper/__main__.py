@@ -1,4 +1,4 @@
-"""The keeper's process: `python -P -m corral.keeper NAME [CHECKPOINT]`, started by `launch`."""
+"""The keeper's process: `corral.keeper NAME [CHECKPOINT]`, started by `launch`."""
 
 from __future__ import annotations
 

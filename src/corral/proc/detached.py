@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ProcessError
+from .own import python
 
 CONTROL_FD = 3
 _HIGH = 100  # above every number that the process gets
@@ -21,10 +21,9 @@ def start_detached(
     """Run a module of ours by this Python; returns its process id.
 
     Its standard input is empty, its output goes to `log`, made anew. It has `control` as
-    CONTROL_FD and closes every other descriptor itself (`close_others`). The current folder is not
-    searched for modules (-P): a sandbox may have written there. Raises ProcessError.
+    CONTROL_FD and closes every other descriptor itself (`close_others`). Raises ProcessError.
     """
-    argv = [sys.executable, "-P", "-m", module, *arguments]
+    argv = python(module, *arguments)
     with contextlib.ExitStack() as stack:
         # Out of the way first, so that no descriptor is overwritten before it is copied.
         high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, _HIGH)

@@ -20,13 +20,21 @@ from ..errors import ProcessError
 
 _LAST_WORDS = 2000  # characters of what it says when it fails
 _FOLDER = "/"
-# -E -P: no PYTHON* variable and no current folder says where modules are; our own are where this
-# process has them from. Programs that it starts still get the variables.
+# What is run first: our own modules are where this process has them from.
 _BEGIN = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 _SOURCE = str(Path(__file__).resolve().parents[2])
+
+
+def python(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of a module of ours, by this Python.
+
+    -E -P: no PYTHON* variable and no current folder says where modules are; a sandbox may have
+    written there. Programs that it starts still get the variables.
+    """
+    return (sys.executable, "-E", "-P", "-c", _BEGIN, _SOURCE, module, *arguments)
 
 
 async def ask(
@@ -46,7 +54,7 @@ async def ask(
     """
     try:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-E", "-P", "-c", _BEGIN, _SOURCE, module),
+            *python(module),
             stdin=asyncio.subprocess.PIPE,
             stdout=stdout,
             stderr=asyncio.subprocess.PIPE,
