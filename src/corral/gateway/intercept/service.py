@@ -38,13 +38,16 @@ class Service:
             fitted = placeholders.fitted(each.placeholder.decode(), len(each.secret))
             self.needles.add(each.secret, fitted.encode())
         self._tell = tell
-        self._told: set[Misplaced | Trouble] = set()
+        self._told: set[object] = set()
         self._open: set[asyncio.Task[None]] = set()
 
     def tell(self, word: Misplaced | Trouble) -> None:
-        """Pass a word on to the host, once."""
-        if word not in self._told and len(self._told) < MOST_TOLD:
-            self._told.add(word)
+        """Pass a word on to the host, once; of wrong headers, whose names a guest invents, one."""
+        kind: object = word
+        if isinstance(word, Misplaced):
+            kind = (word.secret, word.agent, word.host, word.where.partition(" ")[0])
+        if kind not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(kind)
             self._tell(word)
 
     async def serve(self, listener: socket.socket) -> None:
@@ -72,6 +75,8 @@ class Service:
             pass  # the peer is the engine, which reports; a broken preface ends the connection
         except asyncio.LimitOverrunError:
             pass  # the same: a preface without an end
+        except asyncio.CancelledError:
+            pass  # by `serve`, which waits for this; asyncio's streams would complain
         finally:
             self._open.discard(task)
             writer.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corral.gateway.intercept import connection, service
-from corral.gateway.intercept.messages import MAX_PREFACE, Trouble
+from corral.gateway.intercept.messages import MAX_PREFACE, Misplaced, Trouble
 from tests.support.https import TestAuthority, plain, raw, serving
 
 from .conftest import HOST, PLACEHOLDER, intercepting, request
@@ -169,11 +169,16 @@ async def test_many_connections(
 async def test_words_have_an_end(
     tmp_path: Path, upstreams: TestAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MOST_TOLD", 5)
+    """A guest that invents names of headers is told of once."""
+    monkeypatch.setattr(service, "MOST_TOLD", 2)
     async with serving(upstreams.context(HOST), plain(b"hello")) as server:
         async with intercepting(tmp_path, upstreams, server.port) as door:
             async with door.tls(server.port) as (reader, writer):
                 for number in range(20):
-                    writer.write(request(f"X-{number}: {PLACEHOLDER}", port=server.port))
+                    line = f"X-{number}: {PLACEHOLDER}"
+                    writer.write(request(line, path=f"/{PLACEHOLDER}", port=server.port))
                     await asyncio.wait_for(reader.readuntil(b"hello"), 10)
-    assert len(door.words) == 5
+                writer.write(request(body=PLACEHOLDER.encode(), port=server.port))
+                await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+    said = [word.where for word in door.words if isinstance(word, Misplaced)]
+    assert said == ["header x-0", "URL"]
