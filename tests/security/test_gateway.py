@@ -265,7 +265,7 @@ async def test_no_other_process_of_corral_has_the_key(
     if os.getuid() == 0:
         assert found == ["corral.gateway"]  # the control: where it is, it is found
     else:
-        assert found == []  # that one cannot be looked into
+        assert set(found) <= {"corral.gateway"}
 
 
 def search(family: list[psutil.Process]) -> list[str]:

@@ -44,6 +44,7 @@ MAX_AT_ONCE = 200  # requests of one agent
 MAX_HELD = 256 << 20  # bytes of bodies of all requests under way
 CONNECT_SECONDS = 30.0
 SILENT_SECONDS = 900.0  # without a byte; longer than any SDK's own limit (600)
+_REFUSALS = 100  # that are written down, of each agent in a minute
 _NAME_END = f".{GATEWAY_DOMAIN}"
 _log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Relay:
         self._table = table
         self._budgets = Budgets(kept.account())
         self._rates: dict[tuple[str, int], Rate] = {}
+        self._refusals = {agent: Rate(_REFUSALS) for agent in config.agents}
         self._at_once = {agent: 0 for agent in config.agents}
         self._held = 0
         self._count = 0
@@ -93,7 +95,14 @@ class Relay:
     def _record(
         self, agent: int, gateway: Gateway | None, request: web.BaseRequest, refusal: Refusal
     ) -> None:
-        """Write down what was refused before it was a request to a model."""
+        """Write down what was refused before it was a request to a model.
+
+        Not all of it: it costs the guest nothing, and is not to push other records out.
+        """
+        try:
+            self._refusals[agent].take(time.monotonic())
+        except Refusal:
+            return
         record = {
             "kind": "refused",
             "time": round(time.time(), 3),
@@ -156,21 +165,18 @@ class Relay:
         number = f"{self._life}-{self._count}"
         exchange = Exchange(number, agent, gateway, found, asked, self._kept)
         sent = headers.onwards(request.headers.items(), oauth=False)
-        exchange.began(request.method, sent, self._keys.secrets)
-        try:
+        query = headers.query(query)
+        with contextlib.ExitStack() as admitted:
             if found.kind in BILLED:
                 self._check_rate(gateway, agent)
                 most = self._table.cost(asked.model, asked.at_most()) or 0.0
-                with self._budgets.under_way(gateway, agent, most):
-                    return await self._exchanged(
-                        exchange, gateway, found, headers.query(query), request, asked
-                    )
-            return await self._exchanged(
-                exchange, gateway, found, headers.query(query), request, asked
-            )
-        except Refusal as refusal:
-            exchange.refused(refusal, self._keys.secrets)
-            raise
+                admitted.enter_context(self._budgets.under_way(gateway, agent, most))
+            exchange.began(request.method, sent, self._keys.secrets)
+            try:
+                return await self._exchanged(exchange, gateway, found, query, request, asked)
+            except Refusal as refusal:
+                exchange.refused(refusal, self._keys.secrets)
+                raise
 
     def _check_rate(self, gateway: Gateway, agent: int) -> None:
         if gateway.rpm is not None:

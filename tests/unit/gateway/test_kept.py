@@ -26,8 +26,8 @@ async def test_a_budget_is_kept_over_starts_of_the_sandbox(models: Models, folde
         status, said = await world.messages()
         assert status == 400
         assert said["error"]["message"] == "corral: the budget of 4 USD is spent."
-        assert world.transcript()[-1]["ended"] == "refused"
-        assert world.transcript()[-2]["kind"] == "request"
+        refused = world.transcript()[-1]
+        assert (refused["kind"], refused["error"]) == ("refused", said["error"]["message"])
     assert len(models.seen) == 2
     async with started(models, folder, gateways, kept=False) as world:  # a run of its own
         assert (await world.messages())[0] == 200
@@ -83,6 +83,14 @@ async def test_a_transcript_that_is_full_becomes_the_older_one(folder: Path) -> 
     assert all(0 < file.stat().st_size <= 1200 for file in files)
     numbers = [json.loads(line)["number"] for file in files for line in file.open()]
     assert 39 in numbers and not told
+
+
+async def test_refusals_do_not_push_records_out(models: Models, folder: Path) -> None:
+    async with started(models, folder, [anthropic(models, budget_usd=1)]) as world:
+        for _ in range(150):
+            assert (await world.messages(model="no-price", messages=["x" * 5000]))[0] == 400
+        assert len(world.transcript()) == 100
+    assert (folder / TRANSCRIPT).stat().st_size < 40_000
 
 
 async def test_a_disk_that_is_full_is_told_once_and_ends_nothing(folder: Path) -> None:
