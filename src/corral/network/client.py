@@ -102,6 +102,9 @@ class Client:
                 self._ready = self._start.feed(await self._more_or_answer())
             else:
                 self._ready = self._start.feed(await self._read())
+        if not self._ready and self._start is not None and self._start.holding:
+            await self._answered.wait()  # the end is behind what is held
+            self._ready = self._start.feed(b"")
         data, self._ready = self._ready, b""
         return data
 

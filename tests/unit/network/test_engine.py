@@ -115,6 +115,27 @@ async def test_tls_is_passed_on_as_it_is() -> None:
     assert web.got == [plain("web.test") + b"\x17\3\3\0\1x"]
 
 
+async def test_what_is_held_goes_before_the_clients_end() -> None:
+    first, rest = plain("web.test"), b"\x17\3\3\0\1x"
+    heard = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.readexactly(len(first)))
+        await asyncio.wait((ended,))
+        writer.write(server_hello())
+        heard.extend(await reader.read())
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, running(policy("web.test", to={"web.test": port})) as engine:
+        guest = ask(engine, "web.test", 443)
+        await guest.say(first + rest)
+        ended = asyncio.ensure_future(guest.finish())
+        assert await guest.hear_all() == server_hello()
+    assert bytes(heard) == first + rest
+
+
 async def test_an_answer_before_the_request_has_ended_arrives() -> None:
     """A server that refuses an upload answers and closes, with bytes unread: that is a reset."""
     early = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"

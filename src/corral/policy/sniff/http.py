@@ -54,6 +54,11 @@ class HttpRequest:
         except h11.ProtocolError as error:
             raise Refused("not HTTP") from error
 
+    @property
+    def holding(self) -> bool:
+        """Whether something waits for the server's answer."""
+        return self.waiting and bool(self._in.trailing_data[0])
+
     def server(self, data: bytes) -> None:
         """What the server sends, in order; `waiting` may be over then."""
         if not self._upgrade or self._open:

@@ -91,6 +91,11 @@ class TlsStart:
             self.started = self.waiting = True
             self._held = rest
 
+    @property
+    def holding(self) -> bool:
+        """Whether something waits for the server's answer."""
+        return self.waiting and bool(self._held)
+
     def server(self, data: bytes) -> None:
         """What the server sends, in order; `waiting` may be over then."""
         if not self.waiting or not data:
