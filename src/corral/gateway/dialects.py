@@ -139,7 +139,9 @@ def error_headers(refusal: Refusal) -> dict[str, str]:
 
     `x-should-retry` is what the Anthropic and OpenAI SDKs obey before they look at the status.
     """
-    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    headers = {"content-type": "application/json"}
+    if refusal.status < 500:  # else whether to try again is the SDK's own affair
+        headers["x-should-retry"] = "false"
     if refusal.retry_after is not None:
         seconds = max(refusal.retry_after, 0.001)
         headers["retry-after-ms"] = str(int(seconds * 1000) + 1)
