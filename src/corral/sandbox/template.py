@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from weakref import WeakKeyDictionary
 
 from ..channel import Channel
 from ..errors import BootError, CorralError, ImageError
@@ -21,6 +22,7 @@ BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 180.0}
 # Seconds for a restored one, which takes less than one: then it is booted instead.
 RESTORE_TIMEOUT = {"kvm": 10.0, "tcg": 40.0}
 SAVE_TIMEOUT = 60.0
+_LOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 BOOT_HINT = "Run it again with --console to see what the guest does."
 
 
@@ -41,12 +43,22 @@ async def template_for(
         if found is not None or is_broken(shape.key):
             return found
         limit = BOOT_TIMEOUT[plan.machine.accel] if limit is None else limit
-        await _save(shape, plan, parts, report, limit)
-        return find(shape)
+        # Another sandbox of this event loop may be about it: to wait for the lock between processes
+        # would stop the loop, and so the other one.
+        async with _one_at_a_time():
+            found = find(shape)
+            if found is None and not is_broken(shape.key):
+                await _save(shape, plan, parts, report, limit)
+                found = find(shape)
+        return found
     except ImageError as error:
         message = f"no machine could be saved to start faster ({error.message.rstrip('.')})."
         report(Notice(level="warning", message=message))
         return None
+
+
+def _one_at_a_time() -> asyncio.Lock:
+    return _LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def _save(shape: Shape, plan: Plan, parts: Parts, report: Report, limit: float) -> None:

@@ -398,7 +398,7 @@ async def home_and_keys(scene: Inside) -> str:
     ]
     shared = (str(scene.workspace), *(share.source for share in scene.spec.shares))
     paths = [p for p in dict.fromkeys(paths) if not p.startswith(shared)]
-    tried_if([path for path in paths if Path(path).exists()], "this host has none of them")
+    tried_if([path for path in paths if os.path.exists(path)], "this host has none of them")
     jail = await scene.jail(f"for path in {paths!r}: attempt(path, os.stat, path)")
     seen = [refused(jail, *NOT_THERE, at_least=len(paths))]
     for export in ("/toolbox", "/agents/1/export"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import resource
 from pathlib import Path
 
 from ...paths import log_dir
@@ -446,7 +448,7 @@ async def confined(scene: Networked) -> str:
         try:
             tried_if(root.is_dir(), f"the root of {door.name} cannot be looked into")
             paths = ("etc/shadow", f"{home}/.ssh", f"{home}/.profile", "var/log", "run/user")
-            seen = [path for path in paths if (root / path).exists()]
+            seen = [path for path in paths if os.path.exists(root / path)]
         except PermissionError:
             raise NotTried(f"{door.name} lets nobody look, not even its own user") from None
         breach_if(seen, f"{door.name} sees /{', /'.join(seen)}")
@@ -472,8 +474,6 @@ def _door(pid: int) -> Helper | None:
     scene="network",
 )
 async def holders_memory(scene: Networked) -> str:
-    import os
-    import resource
 
     found = [
         each for each in map(_door, descendants(scene.sandbox.machine.pid)) if each is not None

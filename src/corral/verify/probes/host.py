@@ -149,11 +149,11 @@ async def files(scene: Inside) -> str:
     paths = ["etc/shadow", "etc/sudoers", "var/log", "boot", "root/.ssh", "run/user"]
     paths += [f"{home}/{name}" for name in (".ssh", ".profile", ".bash_history", ".aws")]
     paths = [p for p in paths if not any(f"/{p}".startswith(folder) for folder in shared)]
-    tried_if([p for p in paths if Path("/", p).exists()], "this host has none of them")
+    tried_if([p for p in paths if os.path.exists(f"/{p}")], "this host has none of them")
     for helper in each(scene):
         root = helper.path / "root"
         tried_if(root.is_dir(), f"the root of {helper.name} cannot be looked into")
-        seen = [path for path in paths if (root / path).exists()]
+        seen = [path for path in paths if os.path.exists(root / path)]
         breach_if(seen, f"{helper.name} sees /{', /'.join(seen)}")
         count += 1
     return f"{len(paths)} paths in {count} processes"
