@@ -30,9 +30,11 @@ _TEXTS = {
         "same-name": "A connection goes to the name that it was allowed for",
         "name-service": "Name service carries nothing out",
     },
-    "Secrets": {
+    "The gateway": {
         "keys-stay": "No key of the gateway is in a sandbox, or comes back from an upstream",
         "gateway-bounds": "The gateway passes on what its configuration allows, and nothing else",
+    },
+    "Secrets": {
         "secret-hosts": "A secret goes to its hosts, and comes back from none",
         "own-authority": "What a sandbox trusts for interception is its own, for these hosts only",
     },

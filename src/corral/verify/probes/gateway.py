@@ -103,6 +103,7 @@ def no_key(scene: Networked, found: dict[str, str]) -> None:
     "keys-stay",
     "The sandbox has the key, in place of a placeholder that the gateway replaces.",
     scene="network",
+    cites=("CVE-2026-21852",),
 )
 async def added(scene: Networked) -> str:
     await control(scene)
