@@ -21,7 +21,7 @@ from pathlib import Path
 from corral import paths
 from corral.events import silent
 from corral.host import Need, measure
-from corral.images.apt import release_apt, unpack
+from corral.images.apt import Apt, host_archives, unpack
 from corral.images.locks import locked
 from tests.support.https import TestAuthority
 
@@ -247,7 +247,8 @@ def _sshd() -> tuple[Path, str]:
     with locked("tests-openssh-server"):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            apt = release_apt(silent)
+            # A state of its own: the kernel may be fetched by another at the same time.
+            apt = Apt("tests", host_archives(), silent)
 
             def download() -> list[Path]:
                 found = [apt.show(name) for name in ("openssh-server", "libwrap0")]

@@ -135,6 +135,16 @@ async def test_python_fetches(sandbox: Sandbox) -> None:
     assert succeeded(await python(sandbox, code)).strip() == "hello"
 
 
+async def test_programs_find_the_hosts_authorities(sandbox: Sandbox) -> None:
+    """Without them no name of the real internet could be believed."""
+    files = (
+        "ls -d /etc/ssl/certs /etc/pki/tls/certs 2>/dev/null; ls /etc/ssl/ /etc/pki/ 2>/dev/null"
+    )
+    assert "certs" in (await shell(sandbox, files)).stdout
+    code = "import ssl; c = ssl.create_default_context(); print(len(c.get_ca_certs()) > 20)"
+    assert succeeded(await run(sandbox, "/usr/bin/python3", "-c", code)) == "True\n"
+
+
 async def test_nothing_tells_programs_of_a_proxy(sandbox: Sandbox) -> None:
     assert "proxy" not in succeeded(await run(sandbox, "env")).lower()
 

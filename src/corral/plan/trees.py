@@ -19,16 +19,39 @@ EMPTY_FILE = "@empty"  # replaced by the path of an empty file when the process 
 
 def toolbox(spec: Spec, layout: Layout) -> Export:
     """Programs, a little of /etc, tools and read-only shares."""
-    tree: list[Step] = [Memory(EXPORT), Folder(f"{EXPORT}/etc")]
-    tree += [Bind(path, EXPORT + path) for path in (*layout.folders, *layout.etc)]
-    tree += [Symlink(text, EXPORT + path) for path, text in layout.links]
+    parts: list[Bind | Symlink] = []
+    parts += [Bind(path, EXPORT + path) for path in (*layout.folders, *layout.etc)]
+    parts += [Symlink(text, EXPORT + path) for path, text in layout.links]
     real = {share.source for share in spec.shares}
-    tree += [
+    parts += [
         Bind(source, EXPORT + target, pinned=source in real)
         for source, target in read_only_parts(spec)
     ]
-    tree.append(Seal(EXPORT))
+    tree = [Memory(EXPORT), *_with_parents(parts), Seal(EXPORT)]
     return Export(tag="toolbox", uid=NOBODY, tree=tuple(tree), submounts=False, cache="always")
+
+
+def _with_parents(parts: Iterable[Bind | Symlink]) -> list[Step]:
+    """The parts, and before each the folders that lead to it, which everybody may enter.
+
+    Folders that bubblewrap makes of itself, nobody but their owner may.
+    """
+    steps: list[Step] = [Folder(f"{EXPORT}/etc")]
+    made = {EXPORT, f"{EXPORT}/etc"}
+    bound: set[str] = set()
+    for part in parts:
+        path = part.target if isinstance(part, Bind) else part.path
+        missing: list[Step] = []
+        parent = path.rpartition("/")[0]
+        while parent and parent not in made and parent not in bound:
+            missing.append(Folder(parent))
+            made.add(parent)
+            parent = parent.rpartition("/")[0]
+        # What is in a folder of the host's is made, or not, by that folder.
+        steps += reversed(missing if parent in made else [])
+        steps.append(part)
+        bound.add(path)
+    return steps
 
 
 def read_only_parts(spec: Spec) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from corral.plan import Export, trees
 from corral.plan.model import NOBODY
-from corral.proc.bwrap import Access, Bind, EmptyReadOnly
+from corral.proc.bwrap import Access, Bind, EmptyReadOnly, Folder
 from corral.spec.model import Share
 from tests.support import examples
 
@@ -40,6 +40,19 @@ def test_the_toolbox_holds_programs_a_little_of_etc_shares_and_tools_all_read_on
     assert {access for _source, access in shown.values()} == {Access.READ_ONLY}
     assert shown["/data"][0] == "/srv/data"
     assert toolbox.uid == NOBODY
+
+
+def test_folders_above_a_part_are_there_for_everybody() -> None:
+    """bubblewrap makes those that lead to a target for their owner only."""
+    inside = Share(source="/srv/a", target="/usr/share/x/a", writable=False)
+    wanted = examples.spec(shares=(DATA, inside), run={"tools": ("/home/ada/.nvm",)})
+    steps = trees.toolbox(wanted, examples.layout()).tree
+    folders = [step.path for step in steps if isinstance(step, Folder)]
+    below = [path.removeprefix(trees.EXPORT) for path in folders]
+    assert below == ["/etc", "/etc/ssl", "/home", "/home/ada"]  # /usr has its own
+    first = {path: index for index, step in enumerate(steps) if (path := getattr(step, "path", ""))}
+    bound = {step.target: index for index, step in enumerate(steps) if isinstance(step, Bind)}
+    assert first[f"{trees.EXPORT}/home/ada"] < bound[f"{trees.EXPORT}/home/ada/.nvm"]
 
 
 def test_an_agents_export_holds_the_workspace_and_writable_shares() -> None:
