@@ -48,9 +48,9 @@ def sleeper(tmp_path: Path, mark: str) -> tuple[str, ...]:
     """argv of a process that says `up`, and stays whatever it is asked."""
     program = tmp_path / "sleeper.py"
     program.write_text(
-        "import signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: print('no', flush=True))\n"
-        "print('up', flush=True)\n"
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n'))\n"
+        "os.write(1, b'up\\n')\n"
         "while True: signal.pause()\n"
     )
     return (sys.executable, "-I", "-S", str(program), mark)
