@@ -63,6 +63,8 @@ def _measure(names: list[str], *, needed: bool) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]], *, clear: bool) -> None:
+    from .connections import amount
+
     shown = [("NAME", "STATE", "CPU TIME", "MEMORY", "DISK", "NETWORK", "PROCESSES", "COMMANDS")]
     for row in rows:
         usage = row["usage"]
@@ -73,7 +75,7 @@ def _print(rows: list[dict[str, Any]], *, clear: bool) -> None:
                 f"{usage['cpu']:.1f} s",
                 f"{usage['memory'] / (1 << 20):.0f} MiB",
                 f"{usage['disk'] / (1 << 20):.0f} MiB" if usage["disk"] else "-",
-                f"{usage['received'] + usage['sent']} B",
+                amount(usage["received"] + usage["sent"]),
                 str(usage["processes"]),
                 str(row["commands"]),
             )
