@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["corral.policy", "idna", "h11"]):
+with atheris.instrument_imports(include=["corral.policy", "corral.gateway", "idna", "h11"]):
     from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"

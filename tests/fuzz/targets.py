@@ -1,4 +1,5 @@
-"""What must hold of any bytes that a guest can send the egress engine; for atheris and for tests.
+"""What must hold of any bytes that a guest can send the egress engine or the gateway; for atheris
+and for tests.
 
 Each target raises AssertionError, or what the code under test should not raise.
 """
@@ -15,6 +16,7 @@ from corral.policy.addresses import special
 from corral.policy.names import parse, split_port
 from corral.policy.rules import parse_address, parse_publish, parse_rules
 from corral.policy.sniff import HttpRequest, Refused, TlsStart, looks_like
+from tests.fuzz import gateway
 
 NAME = "allowed.test"
 HOST = parse(NAME)
@@ -119,4 +121,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "rules": rules,
     "tls": tls,
     "http": http,
+    "gateway_requests": gateway.requests,
+    "gateway_answers": gateway.answers,
 }
