@@ -51,24 +51,26 @@ def test_what_a_command_needs_is_learned_written_down_and_looked_up(
 ) -> None:
     names = ("web.test", "pypi.org", "files.pythonhosted.org")
     hosts = [text for name in names for text in ("--host", f"{name}=127.0.0.1:{port}")]
-    done = corral("net", "learn", "--write", *hosts, "--", "python3", "-c", FETCH)
+    folder = project / "learned"  # a log is that of all sandboxes of a name
+    folder.mkdir()
+    done = corral("net", "learn", "--write", *hosts, "--", "python3", "-c", FETCH, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:3] == ["ok"] * 3
     assert "403 corral: this sandbox may not connect to 10.0.0.1, port 80" in done.stdout
     assert "may reach every public host" in done.stderr, "it is said before it runs"
     assert "refused and not on the list: 10.0.0.1:80 (private address)" in done.stderr
 
-    written = tomllib.loads((project / "corral.toml").read_text())
+    written = tomllib.loads((folder / "corral.toml").read_text())
     assert written == {"network": {"allow": ["@python", "web.test:80"]}}
-    assert corral("trust").returncode == 0
-    assert corral("net", "check", "web.test:80").returncode == 0
-    checked = corral("net", "check", "evil.test", "--json")
+    assert corral("trust", cwd=folder).returncode == 0
+    assert corral("net", "check", "web.test:80", cwd=folder).returncode == 0
+    checked = corral("net", "check", "evil.test", "--json", cwd=folder)
     assert checked.returncode == 1
     assert json.loads(checked.stdout)["reason"] == "evil.test:443: not on the list"
 
-    lines = corral("net", "log", project.name, "--json").stdout.splitlines()
+    lines = corral("net", "log", folder.name, "--json").stdout.splitlines()
     ended = [event for event in map(json.loads, lines) if event["seconds"] is not None]
     assert [event["name"] for event in ended] == list(names)
     assert all(event["received"] > 0 for event in ended)
-    denied = corral("net", "log", project.name, "--denied").stdout.splitlines()
+    denied = corral("net", "log", folder.name, "--denied").stdout.splitlines()
     assert len(denied) == 2 and "10.0.0.1:80, private address" in denied[1]
