@@ -1,7 +1,7 @@
 """Which addresses belong to the public internet, and which are somebody's own.
 
-The tables are the IANA special-purpose address registries for IPv4 and IPv6 (RFC 6890; as of
-2025-10), with the few blocks that are special and still globally reachable left out. Python's
+The tables are the IANA special-purpose address registries for IPv4 and IPv6 (RFC 6890, and the
+RFCs since), with the few blocks that are special and still globally reachable left out. Python's
 own `ipaddress.is_global` changed its mind within minor versions (CVE-2024-4032), so the tables are
 ours, and a test compares the two.
 """
