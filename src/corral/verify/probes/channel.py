@@ -120,7 +120,7 @@ async def flood(scene: Ground) -> str:
 
 
 async def _flooded(data: bytes) -> tuple[int, bool]:
-    """How many bytes could be sent, at most 32 MiB, and whether the channel has ended for it."""
+    """How many bytes could be sent, at most 12 MiB, and whether the channel has ended for it."""
     ours, guest = serial_pair()
     guest.setblocking(False)
     loop, sent = asyncio.get_running_loop(), 0
@@ -128,7 +128,7 @@ async def _flooded(data: bytes) -> tuple[int, bool]:
         async with await Channel.start(ours, {"exited": lambda _params: None}) as channel:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(3):
-                    while sent < 32 * MIB and channel.failure is None:
+                    while sent < 12 * MIB and channel.failure is None:
                         await loop.sock_sendall(guest, data)
                         sent += len(data)
             return sent, isinstance(channel.failure, ChannelError)
