@@ -323,10 +323,13 @@ async def link_race(scene: Staged) -> str:
 
 RACE = """
 def race():
-    seen, end = {}, time.monotonic() + 1.2
+    seen, began = {}, time.monotonic()
     def count(name):
         seen[name] = seen.get(name, 0) + 1
-    while time.monotonic() < end:
+    def enough():   # a while, and on a busy host until both have happened, in bounded time
+        both = seen.get("harmless", 0) > 2 and sum(seen.values()) - seen.get("harmless", 0) > 2
+        return time.monotonic() - began > (1.2 if both else 12)
+    while not enough():
         try:
             fd = os.open(base + "/swap/secret", os.O_RDONLY)
             count(os.read(fd, 100).decode())
