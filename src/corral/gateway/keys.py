@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
@@ -26,6 +28,7 @@ from .found import Found, Wanted
 
 COMMAND_SECONDS = 60.0  # a password manager may ask its user
 MAX_KEY = 16 * 1024  # bytes
+_LAST_WORDS = 2000  # bytes of a command's complaints that are looked at
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -62,26 +65,76 @@ def _variable(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _output(argv: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """Its first line. What it leaves running may hold its output open: that is not waited for."""
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=dict(environ),
-            timeout=COMMAND_SECONDS,
             preexec_fn=_end_with_parent,  # this process has one thread
-            check=False,
         )
     except OSError as error:
         raise ConfigError(f"the command {argv[0]} cannot be run: {error.strerror}.") from None
-    except subprocess.TimeoutExpired:
+    with child:
+        try:
+            said, complaints = _said(child)
+        finally:
+            child.kill()  # nothing, when it has ended
+    if said is None:
         text = f"the command {argv[0]} did not end within {COMMAND_SECONDS:g} seconds."
-        raise ConfigError(text) from None
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _TooSlowError(text)
+    if len(said) > MAX_KEY * 2:
+        raise ConfigError(f"what {argv[0]} prints is no key: it is long.")
+    if child.returncode != 0:
+        words = complaints.decode(errors="replace").strip().splitlines()
         why = f": {words[-1][:200]}" if words else "."
-        raise ConfigError(f"the command {argv[0]} failed with status {done.returncode}{why}")
-    return done.stdout[: MAX_KEY * 2].decode(errors="replace").partition("\n")[0]
+        raise ConfigError(f"the command {argv[0]} failed with status {child.returncode}{why}")
+    return said.decode(errors="replace").partition("\n")[0]
+
+
+class _TooSlowError(ConfigError):
+    """A command that did not end, and may have started others."""
+
+
+def _said(child: subprocess.Popen[bytes]) -> tuple[bytes | None, bytes]:
+    """The beginning of its output, None when it takes too long; and the end of its complaints."""
+    assert child.stdout is not None and child.stderr is not None
+    end = time.monotonic() + COMMAND_SECONDS
+    said, complaints = b"", b""
+    with selectors.DefaultSelector() as ready:
+        ended = os.pidfd_open(child.pid)
+        try:
+            for fd in (child.stdout.fileno(), child.stderr.fileno()):
+                os.set_blocking(fd, False)
+                ready.register(fd, selectors.EVENT_READ)
+            ready.register(ended, selectors.EVENT_READ)
+            while len(said) <= MAX_KEY * 2:
+                events = [key.fd for key, _mask in ready.select(max(0.0, end - time.monotonic()))]
+                if not events or time.monotonic() > end:
+                    return None, complaints
+                for fd in events:
+                    data = _piece(fd) if fd != ended else b""
+                    if fd == child.stdout.fileno():
+                        said += data
+                    else:
+                        complaints = (complaints + data)[-_LAST_WORDS:]
+                    if not data and fd != ended:
+                        ready.unregister(fd)
+                if events == [ended]:  # and nothing of its output is left
+                    child.wait()
+                    break
+        finally:
+            os.close(ended)
+    return said, complaints
+
+
+def _piece(fd: int) -> bytes:
+    try:
+        return os.read(fd, MAX_KEY)
+    except BlockingIOError:
+        return b""
 
 
 def _first_line(path: Path) -> str:
@@ -122,9 +175,18 @@ def main() -> None:
             found = read(wanted.key, os.environ, rejected=wanted.rejected)
         except CorralError as error:
             found = Found(name="", key=None, problem=error.message)
+            if isinstance(error, _TooSlowError):
+                _end_what_it_started()
         answer = msgspec.structs.replace(found, name=wanted.name)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
+
+
+def _end_what_it_started() -> None:
+    """End all of our own process group, which `corral.proc.own` has made, but this process."""
+    if os.getpgrp() == os.getpid():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
 
 
 if __name__ == "__main__":

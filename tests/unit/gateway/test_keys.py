@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.errors import ConfigError
@@ -51,6 +55,51 @@ def test_a_command_that_gives_none(program: str, why: str) -> None:
         read(Key(kind="command", value=(sys.executable, "-c", program)), os.environ)
     with pytest.raises(ConfigError, match="cannot be run: No such file"):
         read(Key(kind="command", value=("/nonexistent/program",)), os.environ)
+
+
+def command(script: str) -> Key:
+    return Key(kind="command", value=("/bin/sh", "-c", script))
+
+
+def test_a_command_that_prints_without_end_fills_no_memory() -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="is no key: it is long"):
+        read(command("exec yes"), os.environ)
+    with pytest.raises(ConfigError, match=r"failed with status 3: last$"):
+        read(command("head -c 9000000 /dev/zero >&2; echo >&2; echo last >&2; exit 3"), os.environ)
+    assert time.monotonic() - began < 20
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
+    """An agent that it has started holds its output open."""
+    began, number = time.monotonic(), tmp_path / "number"
+    script = f"sleep 40 & echo $! > {number}; echo {SECRET}"
+    try:
+        assert read(command(script), os.environ).key == SECRET
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(int(number.read_text()), 9)
+
+
+def test_of_a_command_that_hangs_nothing_is_left(tmp_path: Path) -> None:
+    """Its shell is ended, and what the shell waits for."""
+    number = tmp_path / "number"
+    program = "from corral.gateway import keys; keys.COMMAND_SECONDS = 1.0; keys.main()"
+    key = command(f"sleep 77 & echo $! > {number}; wait")
+    asked = json.dumps([{"name": "one", "key": msgspec.to_builtins(key)}])
+    with subprocess.Popen(
+        (sys.executable, "-c", program),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        said, _none = child.communicate(asked.encode(), timeout=30)
+    answer = json.loads(said)
+    assert answer["key"] is None and "did not end within 1 seconds" in answer["problem"]
+    with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(int(number.read_text()))
+        assert select.select([ended], [], [], 10)[0]
+        os.close(ended)
 
 
 def test_a_file(tmp_path: Path) -> None:
