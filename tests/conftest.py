@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("CORRAL_CONFIG_DIR", str(base / "config"))
     patch.setenv("XDG_RUNTIME_DIR", str(runtime))
     leftovers.adopt_orphans()
+    # Whoever runs the tests in the background of a shell has them ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     leftovers.wait_until_gone(5)  # what was just ended may still be on its way out
     left = {kind: found for kind, found in leftovers.everything().items() if found}

@@ -42,7 +42,11 @@ def running(program: str) -> list[psutil.Process]:
     for process in family():
         with contextlib.suppress(psutil.Error):  # gone a moment ago
             words = process.cmdline()
-            if words and Path(words[0]).name != "bwrap" and any(program in word for word in words[:6]):
+            if (
+                words
+                and Path(words[0]).name != "bwrap"
+                and any(program in word for word in words[:6])
+            ):
                 found.append(process)  # perhaps run by a loader of its own
     return found
 
