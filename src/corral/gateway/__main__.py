@@ -41,9 +41,14 @@ _log = logging.getLogger("corral.gateway.server")
 
 
 def close_up() -> None:
-    """Let no other process of this user read the memory, in which keys are; write no core."""
+    """Let no other process of this user read the memory, in which keys are; write no core.
+
+    And have descriptors for as many connections as agents may have, with one upstream for each.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Teller:

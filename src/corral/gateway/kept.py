@@ -93,7 +93,11 @@ class Kept:
         """What a thread brings to the disk: a descriptor of its own, and the account."""
         account, self._account = self._account, None
         spent = None if account is None else msgspec.json.encode(account)
-        return (os.dup(self._fd) if self._fd >= 0 else -1), spent
+        try:
+            return (os.dup(self._fd) if self._fd >= 0 else -1), spent
+        except OSError as error:  # no descriptor is left: the next time, perhaps
+            self._failed(error)
+            return -1, spent
 
     def _flush(self, transcript: int, spent: bytes | None) -> None:
         try:

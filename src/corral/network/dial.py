@@ -29,6 +29,8 @@ _SAID = {
     errno.ENOENT: "it is not running",
 }
 
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 
 def said(error: OSError) -> str:
     """What went wrong, in a few words."""
@@ -40,7 +42,7 @@ def is_own(address: IPAddress) -> bool:
 
     A datagram socket that is connected sends nothing; the kernel picks the source address, which
     for an address of its own is that address, or one of loopback. An IPv4 address in one of IPv6
-    (mapped, or translated by NAT64) is that address.
+    (mapped, or translated by NAT64) is that address. Raises Failed when that cannot be found out.
     """
     return any(_delivered_here(form) for form in forms(from_address(address).address or address))
 
@@ -50,7 +52,9 @@ def _delivered_here(address: IPAddress) -> bool:
         with socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             probe.connect((str(address), 9))
             source = str(probe.getsockname()[0])
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_ROOM:  # it is not known, and who makes connections can cause it
+            raise Failed(said(error)) from error
         return False  # no route, so no way to itself either
     return source == str(address) or source.startswith("127.") or source == "::1"
 

@@ -257,7 +257,10 @@ def any_ports(network: Network) -> Network:
 def _bound(publish: Publish) -> socket.socket:
     """A socket that listens there. Raises PortError."""
     family = socket.AF_INET6 if ":" in publish.address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _port_error(publish, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -284,6 +287,8 @@ def _port_error(publish: Publish, error: OSError) -> PortError:
             return PortError(
                 f"{where} may be bound by root only.", hint="Publish one from 1024 on."
             )
+        case errno.EAFNOSUPPORT:
+            return PortError(f"{where} cannot be published: this machine has no IPv6.")
         case errno.EADDRNOTAVAIL:
             return PortError(
                 f"{publish.address} is no address of this machine.",

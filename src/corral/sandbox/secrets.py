@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..channel.failures import printable
 from ..errors import HostError, PlanError, ProcessError
 from ..events import Phase, Report
 from ..gateway.intercept.messages import Ready, Setup, Unusable, Wanted, Word
@@ -132,7 +133,7 @@ async def _first_word(said: asyncio.Future[Word], process: Process) -> Ready:
             return ready
         case Unusable(message=message):
             raise HostError(
-                message[:1].upper() + message[1:],
+                printable(message[:1].upper() + message[1:]),  # with words of the user's command
                 hint="[secrets.NAME] in your config.toml says where it is found: docs/secrets.md.",
             )
 

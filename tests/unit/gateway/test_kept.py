@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
+import pytest
+
+from corral.gateway.account import Account
 from corral.gateway.config import SPENT, TRANSCRIPT
 from corral.gateway.kept import Kept
 from corral.gateway.redact import Secrets
@@ -101,6 +107,28 @@ async def test_a_disk_that_is_full_is_told_once_and_ends_nothing(folder: Path) -
     kept.write({"a": 1}, Secrets(()))
     kept.close()
     assert len(told) == 1
+
+
+async def test_without_a_free_descriptor_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent's connections can use them all up for a moment."""
+
+    def full(_fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    told: list[str] = []
+    kept = Kept(folder, told.append)
+    syncing = asyncio.create_task(kept.sync())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", full)
+        kept.write({"a": 1}, Secrets(()))
+        kept.spent(Account())
+        await asyncio.wait({syncing}, timeout=1)
+    assert not syncing.done() and len(told) == 1
+    assert (folder / SPENT).exists()
+    syncing.cancel()
+    kept.close()
 
 
 async def test_a_long_body_is_shortened(models: Models, folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import sys
 from ipaddress import ip_address
 
 import pytest
 
 from corral.network.dial import is_own
+from corral.network.outcome import Failed
 from corral.policy import Address, Network
 from corral.policy.rules import parse_rules
 from tests.support.egress import ask, running
@@ -46,6 +50,21 @@ async def test_the_hosts_public_address_is_refused_in_every_form() -> None:
     done = await asyncio.create_subprocess_exec(*command, *forms, stdout=asyncio.subprocess.PIPE)
     said, _ = await asyncio.wait_for(done.communicate(), 60)
     assert said.decode().splitlines() == ["host's own address"] * len(forms)
+
+
+def test_without_a_free_descriptor_no_address_counts_as_anothers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A guest that has this process open too many connections does not get to its own address."""
+
+    def full(*_arguments: object, **_options: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", full)
+        with pytest.raises(Failed, match="too many open files"):
+            is_own(ip_address("127.0.0.1"))
+    assert is_own(ip_address("127.0.0.1"))
 
 
 async def test_what_is_denied_is_denied_by_the_port_that_is_dialled() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -195,3 +197,13 @@ def test_a_copy_gets_other_ports() -> None:
     network = Network(publish=(publish(8080, 80), publish(0, 81)))
     assert [each.port for each in any_ports(network).publish] == [0, 0]
     assert [each.guest_port for each in any_ports(network).publish] == [80, 81]
+
+
+async def test_a_machine_without_ipv6_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_arguments: object, **_options: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", none)
+        with pytest.raises(PortError, match="this machine has no IPv6"):
+            Ports([publish(8080, address="::1")])

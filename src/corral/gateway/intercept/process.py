@@ -31,6 +31,8 @@ def main(config_fd: int, keys_fd: int, tell_fd: int, listen_fd: int) -> int:
     # No other process of this user reads the memory, in which secrets are; no core is written.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # two for each connection
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         with open(config_fd, "rb") as file:
             setup = msgspec.json.decode(file.read(MAX_SETUP), type=Setup)
