@@ -42,9 +42,13 @@ class Spent(Struct, kw_only=True):
 
 
 class Account(Struct, kw_only=True):
-    """Of a sandbox: gateway -> agent's number -> what it spent."""
+    """Of a sandbox: gateway -> agent's number -> what it spent.
+
+    lost: why what was spent before is not known, "" if it is.
+    """
 
     gateways: dict[str, dict[int, Spent]] = field(default_factory=dict)
+    lost: str = ""
 
     def of(self, gateway: str, agent: int) -> Spent:
         """Of one agent, to be added to."""
@@ -66,6 +70,9 @@ class Budgets:
     def under_way(self, gateway: Gateway, agent: int, most: float) -> Iterator[None]:
         """A request that costs `most` US dollars at most, while it is under way. Raises Refusal."""
         whose = (gateway.name, agent)
+        budgets = (gateway.budget_usd, gateway.agent_budget_usd)
+        if self.account.lost and budgets != (None, None):
+            raise Refusal(400, self.account.lost, code="insufficient_quota")
         here = self._under_way.get(whose, 0.0)
         all_here = sum(usd for (name, _), usd in self._under_way.items() if name == gateway.name)
         own = self.account.of(gateway.name, agent).usd

@@ -43,14 +43,21 @@ class Kept:
         self._open()
 
     def account(self) -> Account:
-        """What was spent before. What cannot be read counts as nothing, and that is told."""
+        """What was spent before.
+
+        A file that cannot be read is told, and stays as it is: who has a budget spends no more.
+        """
         if self._spent is None or not self._spent.exists():
             return Account()
         try:
             return msgspec.json.decode(self._spent.read_bytes(), type=Account)
         except (OSError, msgspec.MsgspecError) as error:
-            self._tell(f"what was spent before cannot be read and counts as nothing: {error}")
-            return Account()
+            self._tell(
+                f"what was spent before cannot be read, so no budget can be kept: {error}. To "
+                f"begin anew, remove the file {self._spent.name} in the sandbox's folder of logs."
+            )
+            self._spent = None
+            return Account(lost="what was spent of the budget before cannot be read on the host.")
 
     def write(self, record: dict[str, Any], secrets: Secrets) -> None:
         """A line of the transcript, without credentials."""

@@ -57,11 +57,13 @@ class Price(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The file. The first price that matches holds. searches: a thousand of them."""
+    """The file. The first price that matches holds. searches: a thousand of them. note: how far it
+    was checked."""
 
     date: str
     unit: str
     sources: tuple[str, ...]
+    note: str
     searches: float
     models: tuple[Price, ...]
 

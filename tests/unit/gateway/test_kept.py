@@ -62,7 +62,18 @@ async def test_an_account_that_cannot_be_read_is_told(models: Models, folder: Pa
     (folder / SPENT).write_text("{")
     async with started(models, folder, [anthropic(models)]) as world:
         assert (await world.messages())[0] == 200
-        assert "counts as nothing" in world.told[0]
+        assert "cannot be read" in world.told[0]
+    assert (folder / SPENT).read_text() == "{"
+
+
+async def test_and_who_has_a_budget_spends_no_more(models: Models, folder: Path) -> None:
+    (folder / SPENT).write_text("{")
+    async with started(models, folder, [anthropic(models, agent_budget_usd=2)]) as world:
+        async with world.ask("POST", "/v1/messages", json={"model": "claude-opus-5"}) as answer:
+            assert answer.status == 400 and b"cannot be read" in await answer.read()
+        (folder / SPENT).unlink()
+    async with started(models, folder, [anthropic(models, agent_budget_usd=2)]) as world:
+        assert (await world.messages())[0] == 200
 
 
 async def test_the_transcript_has_both_sides_and_is_private(models: Models, folder: Path) -> None:
