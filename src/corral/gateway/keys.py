@@ -163,13 +163,14 @@ def _from_keyring(service: str, user: str) -> str:
     return found
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _end_with_parent(number: int = signal.SIGKILL) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def main() -> None:
     """Answer what is asked on standard input."""
-    _end_with_parent()
+    signal.signal(signal.SIGTERM, _end_all)
+    _end_with_parent(signal.SIGTERM)
     for wanted in msgspec.json.decode(sys.stdin.buffer.read(), type=list[Wanted]):
         try:
             found = read(wanted.key, os.environ, rejected=wanted.rejected)
@@ -185,8 +186,16 @@ def main() -> None:
 def _end_what_it_started() -> None:
     """End all of our own process group, which `corral.proc.own` has made, but this process."""
     if os.getpgrp() == os.getpid():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_all(_number: int, _frame: object) -> None:
+    """Corral was killed: end with all that was started for a key."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -343,10 +344,13 @@ def _why(error: aiohttp.ClientError) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return "its certificate is not trusted"
+        case aiohttp.ClientSSLError():
+            return "TLS with it failed"
         case aiohttp.ClientConnectorDNSError():
             return "its name is not known"
         case aiohttp.ClientConnectorError():
-            return error.strerror or "no connection"
+            # asyncio's own text has the address in it, and no reason.
+            return os.strerror(error.errno).lower() if error.errno else "no connection"
         case aiohttp.ServerDisconnectedError():
             return "it hung up"
         case _:

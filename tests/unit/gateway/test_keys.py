@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -100,6 +101,27 @@ def test_of_a_command_that_hangs_nothing_is_left(tmp_path: Path) -> None:
         ended = os.pidfd_open(int(number.read_text()))
         assert select.select([ended], [], [], 10)[0]
         os.close(ended)
+
+
+def test_when_corral_is_killed_nothing_is_left_of_a_command(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    question = json.dumps([{"name": "one", "key": command(f"sleep 88 & echo $! > {fifo}; wait")}],
+                          default=msgspec.to_builtins)  # fmt: skip
+    program = (
+        "import asyncio, sys\n"
+        "from corral.proc.own import ask\n"
+        "asyncio.run(ask('corral.gateway.keys', sys.argv[1].encode(), environment={},"
+        " stdout=1, timeout=60))"
+    )
+    with subprocess.Popen((sys.executable, "-c", program, question)) as corral:
+        left = os.pidfd_open(int(fifo.read_text()))
+        corral.kill()
+    ended = bool(select.select([left], [], [], 10)[0])
+    if not ended:
+        signal.pidfd_send_signal(left, signal.SIGKILL)
+    os.close(left)
+    assert ended
 
 
 def test_a_file(tmp_path: Path) -> None:

@@ -319,9 +319,18 @@ async def test_an_upstream_that_is_not_there_is_an_error_of_the_dialect(
     async with started(models, folder, gateways) as world:
         status, said = await world.messages()
     assert status == 502 and said["error"]["type"] == "api_error"
-    assert said["error"]["message"].startswith(
-        "corral: the upstream of anthropic cannot be reached"
+    assert said["error"]["message"] == (
+        "corral: the upstream of anthropic cannot be reached: connection refused."
     )
+
+
+async def test_an_upstream_that_does_not_speak_tls_is_told_as_such(
+    models: Models, folder: Path
+) -> None:
+    gateways = [anthropic(models, upstream=models.url.replace("http:", "https:"))]
+    async with started(models, folder, gateways) as world:
+        status, said = await world.messages()
+    assert status == 502 and "cannot be reached: TLS with it failed." in said["error"]["message"]
 
 
 async def test_a_request_waits_for_the_key(models: Models, folder: Path) -> None:
