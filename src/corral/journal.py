@@ -100,7 +100,7 @@ class Journal:
 
 def tail(path: Path, *, follow: bool = False) -> Iterator[bytes]:
     """What a log has, the older part first, in whole lines; with `follow` also what comes, without
-    end, whichever process writes it.
+    end but its folder's, whichever process writes it.
 
     inotify(7) tells of it. Raises OSError.
     """
@@ -120,7 +120,7 @@ def tail(path: Path, *, follow: bool = False) -> Iterator[bytes]:
             if file >= 0 and not _is_at(file, path):  # it has become the older part
                 os.close(file)
                 file, rest = -1, b""
-            elif not follow:
+            elif not follow or not os.fstat(folder).st_nlink:  # or it was removed
                 return
             else:
                 os.read(changes, READ_SIZE)  # waits
@@ -153,14 +153,15 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _watch(folder: Path) -> int:
-    """A descriptor that can be read when something is written or made in the folder."""
+    """A descriptor that can be read when something is written or made in the folder, or it goes."""
     import ctypes
 
-    in_modify, in_moved_to, in_create = 0x2, 0x80, 0x100  # linux/inotify.h
+    in_modify, in_moved_to, in_create, in_delete = 0x2, 0x80, 0x100, 0x200  # linux/inotify.h
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(os.O_CLOEXEC)
     if fd < 0 or libc.inotify_add_watch(fd, bytes(folder), in_modify | in_moved_to | in_create) < 0:
         raise OSError(ctypes.get_errno(), "inotify")
+    libc.inotify_add_watch(fd, bytes(folder.parent), in_delete)
     return int(fd)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-from corral.journal import Journal, contents, older
+from corral.journal import Journal, contents, older, tail
 
 
 @pytest.fixture
@@ -101,3 +103,24 @@ async def test_an_empty_log_is_followed_too(path: Path) -> None:
     assert await first == b"x"
     journal.close()
     assert [data async for data in follower] == []
+
+
+def test_who_follows_a_log_that_is_removed_comes_to_an_end(tmp_path: Path) -> None:
+    """`corral net log app -f`, and then `corral rm app`."""
+    folder = tmp_path / "logs" / "app"
+    folder.mkdir(parents=True)
+    (folder / "log").write_bytes(b"one\n")
+    seen: list[bytes] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    def follow() -> None:
+        for piece in tail(folder / "log", follow=True):
+            seen.append(piece)
+            begun.set()
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    assert begun.wait(10)
+    shutil.rmtree(folder)
+    assert ended.wait(10)
+    assert seen == [b"one\n"]
