@@ -16,6 +16,12 @@ from .outcome import Failed
 
 HEAD_START = 0.25  # seconds before the next address is tried beside the first, RFC 8305 5
 PATIENCE = 20.0  # seconds for all addresses of a name
+# Attempts of all connections. Beyond, one has no two at once: a name that leads to many addresses
+# where nobody answers would take the descriptors that `Engine` leaves to others.
+MOST_ATTEMPTS = 128
+
+_Attempt = asyncio.Task[tuple[socket.socket, IPAddress]]
+_attempts: set[_Attempt] = set()
 
 _SAID = {
     errno.ECONNREFUSED: "connection refused",
@@ -75,19 +81,23 @@ async def dial(addresses: Sequence[tuple[IPAddress, int]]) -> tuple[socket.socke
     """A connection to the first of these addresses that answers, each tried a little after the one
     before. Raises Failed with what the last one said.
     """
-    attempts: set[asyncio.Task[tuple[socket.socket, IPAddress]]] = set()
+    attempts: list[_Attempt] = []  # the oldest first
     last = Failed("no address")
     waiting = list(addresses)
     try:
         async with asyncio.timeout(PATIENCE):
             while waiting or attempts:
                 if waiting:
-                    attempts.add(asyncio.create_task(_one(*waiting.pop(0))))
-                done, attempts = await asyncio.wait(
+                    if attempts and len(_attempts) >= MOST_ATTEMPTS:
+                        last = Failed("no answer in time")
+                        await _give_up([attempts.pop(0)])
+                    attempts.append(_begun(*waiting.pop(0)))
+                done, _rest = await asyncio.wait(
                     attempts,
                     timeout=HEAD_START if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
+                attempts = [each for each in attempts if each not in done]
                 winner: tuple[socket.socket, IPAddress] | None = None
                 for each in done:
                     error = each.exception()
@@ -108,7 +118,14 @@ async def dial(addresses: Sequence[tuple[IPAddress, int]]) -> tuple[socket.socke
     raise last
 
 
-async def _give_up(attempts: set[asyncio.Task[tuple[socket.socket, IPAddress]]]) -> None:
+def _begun(address: IPAddress, port: int) -> _Attempt:
+    attempt = asyncio.create_task(_one(address, port))
+    _attempts.add(attempt)
+    attempt.add_done_callback(_attempts.discard)
+    return attempt
+
+
+async def _give_up(attempts: Sequence[_Attempt]) -> None:
     for each in attempts:
         each.cancel()
     if attempts:

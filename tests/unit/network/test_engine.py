@@ -474,6 +474,32 @@ async def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
     assert str(address) == "127.0.0.1"
 
 
+async def test_names_with_many_dead_addresses_do_not_take_all_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A guest that may reach anything has a name of its own lead where nobody answers."""
+    now = most = 0
+
+    async def silent(_socket: socket.socket, _address: object) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", silent)
+    monkeypatch.setattr(dial, "HEAD_START", 0.01)
+    monkeypatch.setattr(dial, "PATIENCE", 1.0)
+    monkeypatch.setattr(dial, "MOST_ATTEMPTS", 10)
+    found = [(ip_address("192.0.2.1"), port) for port in range(1, 33)]
+    dials = [dial.dial(found) for _ in range(20)]
+    for result in await asyncio.gather(*dials, return_exceptions=True):
+        assert isinstance(result, Failed) and str(result) == "no answer in time"
+    assert (now, most) == (0, 20)  # one each
+
+
 def test_kinds_of_addresses_take_turns() -> None:
     texts = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1"]
     mixed = dial.interleave([ip_address(text) for text in texts])
