@@ -46,6 +46,15 @@ _NOT_BACK = frozenset(
 OAUTH_BETA = "oauth-2025-04-20"  # what Claude Code adds with a subscription's login
 
 
+def _is_text(value: str) -> bool:
+    """Not bytes that are no UTF-8, which aiohttp reads and does not write (surrogates)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def onwards(pairs: Pairs, *, oauth: bool) -> list[tuple[str, str]]:
     """The guest's headers that the upstream gets. oauth: the key is a login's token."""
     pairs = [(name.lower(), value) for name, value in pairs]
@@ -53,6 +62,8 @@ def onwards(pairs: Pairs, *, oauth: bool) -> list[tuple[str, str]]:
     kept: list[tuple[str, str]] = []
     betas: list[str] = []
     for name, value in pairs:
+        if not _is_text(value):
+            continue
         if name == "anthropic-beta":
             betas += [part.strip() for part in value.split(",") if part.strip()]
         elif name in _KNOWN or not (

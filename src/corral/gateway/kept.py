@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ class Kept:
             line = secrets.clean(msgspec.json.encode(record)) + b"\n"
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             record = {**record, "body": "(it cannot be written as JSON)"}
-            line = secrets.clean(msgspec.json.encode(record)) + b"\n"
+            line = secrets.clean(json.dumps(record).encode()) + b"\n"  # which takes any text
         try:
             self._turn(len(line))
             view = memoryview(line)
