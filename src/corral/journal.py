@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -56,7 +57,8 @@ class Journal:
     def _turn(self) -> None:
         os.close(self._fd)
         self._fd = -1
-        self._path.replace(older(self._path))
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it: begin anew
+            self._path.replace(older(self._path))
         self._dropped += self._size
         self._open()
 

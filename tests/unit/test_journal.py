@@ -124,3 +124,13 @@ def test_who_follows_a_log_that_is_removed_comes_to_an_end(tmp_path: Path) -> No
     shutil.rmtree(folder)
     assert ended.wait(10)
     assert seen == [b"one\n"]
+
+
+def test_a_log_that_somebody_removes_is_begun_anew(path: Path) -> None:
+    journal = Journal(path, limit=100)
+    journal.write(b"x" * 90)
+    path.unlink()
+    journal.write(b"y" * 90)
+    journal.write(b"z" * 9)
+    journal.close()
+    assert kept(path) == b"y" * 90 + b"z" * 9 and journal.failure is None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..channel import Channel, Stream
-from ..events import Report
+from ..events import Notice, Report
 from ..journal import Journal
 from ..network import Engine
 from ..paths import log_dir
@@ -93,6 +93,11 @@ async def egress(
             stream = channel.accept_stream(params.get("stream"))
             engine.connect(params, _Counted(stream, traffic))
 
-        async with engine:
-            channel.handle("connect", connect)
-            yield traffic
+        try:
+            async with engine:
+                channel.handle("connect", connect)
+                yield traffic
+        finally:
+            if journal.failure is not None:
+                text = f"`corral net log` does not have every connection: {journal.failure}."
+                report(Notice(level="warning", message=text))

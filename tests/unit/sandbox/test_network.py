@@ -13,7 +13,7 @@ import pytest
 from corral.channel import Channel
 from corral.channel.server import ServedChannel
 from corral.errors import ChannelError, CorralError
-from corral.events import Connection, Event
+from corral.events import Connection, Event, Notice
 from corral.paths import log_dir
 from corral.policy import Address, Network, Rule
 from corral.sandbox.network import JOURNAL, Traffic, egress
@@ -103,3 +103,18 @@ async def test_who_asks_for_nonsense_is_cut_off(changes: dict[str, object]) -> N
         guest.tell("connect", connect(**changes))
         error: CorralError = await asyncio.wait_for(channel.wait_closed(), 10)
     assert isinstance(error, ChannelError)
+
+
+async def test_a_log_that_cannot_be_written_is_told_and_refuses_nothing() -> None:
+    told: list[Event] = []
+    log = log_dir("egress") / JOURNAL
+    log.unlink(missing_ok=True)
+    log.symlink_to("/dev/full")  # not followed
+    async with sandbox(ALLOWED, told) as (guest, _channel, _traffic):
+        stream = guest._register(1)
+        guest.tell("connect", connect(name="evil.test"))
+        with pytest.raises(CorralError):
+            await asyncio.wait_for(stream.read(), 30)
+    log.unlink()
+    notices = [event.message for event in told if isinstance(event, Notice)]
+    assert len(notices) == 1 and "`corral net log` does not have every connection" in notices[0]
