@@ -312,14 +312,17 @@ async def hostile(scene: Ground, what: str, *attacks: bytes) -> str:
     cites=("CVE-2007-4559",),
 )
 async def archive_traversal(scene: Ground) -> str:
-    return await hostile(
+    elsewhere = scene.folder("elsewhere") / "attack"
+    said = await hostile(
         scene,
         "traversal",
-        archive(Entry(b"/tmp/corral-attack", tar.FILE, 0o644)),
+        archive(Entry(bytes(elsewhere), tar.FILE, 0o644)),
         archive(FOLDER, Entry(b"x/../../attack", tar.FILE, 0o644)),
         archive(Entry(b"../attack", tar.FILE, 0o644)),
         archive(Entry(b"attack", tar.FILE, 0o644)),
     )
+    breach_if(elsewhere.exists(), f"made on the host: {elsewhere}")
+    return said
 
 
 @probe(
