@@ -55,10 +55,12 @@ class Journal:
         self._wake()
 
     def _turn(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it: begin anew
+            # Else another sandbox of this name, which runs at the same time, has turned already.
+            if os.path.samestat(os.fstat(self._fd), self._path.stat()):
+                self._path.replace(older(self._path))
         os.close(self._fd)
         self._fd = -1
-        with contextlib.suppress(FileNotFoundError):  # somebody has removed it: begin anew
-            self._path.replace(older(self._path))
         self._dropped += self._size
         self._open()
 

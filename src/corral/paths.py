@@ -30,7 +30,7 @@ def state_dir() -> Path:
 
 def log_dir(name: str) -> Path:
     """What is kept of the sandboxes called `name`, kept ones or not: network.jsonl, transcript."""
-    return _made(state_dir() / "logs" / name)
+    return _made(_made(state_dir() / "logs") / name)
 
 
 def config_file() -> Path:

@@ -134,3 +134,13 @@ def test_a_log_that_somebody_removes_is_begun_anew(path: Path) -> None:
     journal.write(b"z" * 9)
     journal.close()
     assert kept(path) == b"y" * 90 + b"z" * 9 and journal.failure is None
+
+
+async def test_two_who_write_one_log_lose_nothing_when_both_turn(path: Path) -> None:
+    first, second = Journal(path, limit=20), Journal(path, limit=20)
+    for journal, line in ((first, b"a" * 15), (second, b"b" * 5), (first, b"c"), (second, b"d")):
+        journal.write(line + b"\n")
+    first.close()
+    second.close()
+    kept = b"".join(contents(older(path), path)).split()
+    assert kept == [b"a" * 15, b"b" * 5, b"c", b"d"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from corral.events import Notice, Report
 from corral.policy import GATEWAY_DOMAIN, Host, Rule, Secret
 from corral.policy.names import IPAddress, split_port
 
@@ -28,13 +27,10 @@ class Doors:
         gateway: Callable[[int], Path] | None,
         secrets: Sequence[Secret],
         intercept: Path | None,
-        report: Report,
     ) -> None:
         self._gateways = {f"{name}.{GATEWAY_DOMAIN}" for name in gateways}
         self._gateway = gateway
         self._intercept = intercept
-        self._report = report
-        self._told: set[str] = set()
         self.rules = tuple(_rule(secret, host) for secret in secrets for host in secret.hosts)
 
     def is_gateway(self, host: Host) -> bool:
@@ -82,15 +78,11 @@ class Doors:
         except OSError as error:
             raise self._gone(name, error) from error
 
-    def _gone(self, name: str, error: OSError) -> Failed:
-        """Tell once that a process of ours is gone; the sandbox goes on without it."""
+    @staticmethod
+    def _gone(name: str, error: OSError) -> Failed:
+        """A process of ours is gone, of which its owner tells; the sandbox goes on without it."""
         if error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EPIPE, errno.ECONNRESET):
-            reason = f"{name} has ended"
-            if name not in self._told:
-                self._told.add(name)
-                message = f"{name} of this sandbox has ended; connections to it fail."
-                self._report(Notice(level="warning", message=message))
-            return Failed(reason)
+            return Failed(f"{name} has ended")
         return Failed(f"{name} could not be reached: {said(error)}")
 
 

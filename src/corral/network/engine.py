@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         self._agents = {agent: Usage(network.limits) for agent in agents}
         self._network = network
-        self._doors = Doors(gateways, gateway, secrets, intercept, report)
+        self._doors = Doors(gateways, gateway, secrets, intercept)
         self._ledger = Ledger(report, journal)
         self._resolve = resolve or Resolver()
         self._tasks: set[asyncio.Task[None]] = set()

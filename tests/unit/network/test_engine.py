@@ -379,14 +379,14 @@ async def test_the_gateway_is_reached_by_its_name_as_the_agent_that_asked(tmp_pa
     assert connections(seen)[0].rule == "gateway"
 
 
-async def test_a_gateway_that_is_gone_is_told_once(tmp_path: Path) -> None:
+async def test_a_gateway_that_is_gone_ends_no_more_than_connections_to_it(tmp_path: Path) -> None:
     seen: Seen = []
     async with running(
         policy(mode="none"), seen, gateways=["a"], gateway=lambda n: tmp_path / str(n)
     ) as engine:
         for _ in range(3):
             assert await ask(engine, "a.corral.internal", 80).refused() == "the gateway has ended"
-    assert len([each for each in seen if isinstance(each, Notice)]) == 1
+    assert not [each for each in seen if isinstance(each, Notice)]  # who started it tells
 
 
 async def test_hosts_of_a_secret_go_to_the_interceptor_with_the_addresses(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ async def test_names_with_many_dead_addresses_do_not_take_all_descriptors(
     dials = [dial.dial(found) for _ in range(20)]
     for result in await asyncio.gather(*dials, return_exceptions=True):
         assert isinstance(result, Failed) and str(result) == "no answer in time"
-    assert (now, most) == (0, 20)  # one each
+    assert now == 0 and 20 <= most < 20 + 10  # one each, but while some of them come and go
 
 
 def test_kinds_of_addresses_take_turns() -> None:
