@@ -84,7 +84,7 @@ def _output(argv: tuple[str, ...], environ: Mapping[str, str]) -> str:
             child.kill()  # nothing, when it has ended
     if said is None:
         text = f"the command {argv[0]} did not end within {COMMAND_SECONDS:g} seconds."
-        raise _TooSlowError(text)
+        raise ConfigError(text) from TimeoutError()
     if len(said) > MAX_KEY * 2:
         raise ConfigError(f"what {argv[0]} prints is no key: it is long.")
     if child.returncode != 0:
@@ -92,10 +92,6 @@ def _output(argv: tuple[str, ...], environ: Mapping[str, str]) -> str:
         why = f": {words[-1][:200]}" if words else "."
         raise ConfigError(f"the command {argv[0]} failed with status {child.returncode}{why}")
     return said.decode(errors="replace").partition("\n")[0]
-
-
-class _TooSlowError(ConfigError):
-    """A command that did not end, and may have started others."""
 
 
 def _said(child: subprocess.Popen[bytes]) -> tuple[bytes | None, bytes]:
@@ -176,7 +172,7 @@ def main() -> None:
             found = read(wanted.key, os.environ, rejected=wanted.rejected)
         except CorralError as error:
             found = Found(name="", key=None, problem=error.message)
-            if isinstance(error, _TooSlowError):
+            if isinstance(error.__cause__, TimeoutError):
                 _end_what_it_started()
         answer = msgspec.structs.replace(found, name=wanted.name)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
