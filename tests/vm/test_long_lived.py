@@ -450,8 +450,10 @@ def test_killed_in_the_middle_of_a_command(running: str, verb: str) -> None:
             kill_keeper(running)
         _out, err = process.communicate(timeout=PATIENCE)
         assert b"Traceback" not in err
-        if verb in ("start", "pause"):
+        if verb == "pause":
             assert process.returncode == 125, err
+        if verb == "start":  # it may have been up already, and have said so
+            assert process.returncode in (0, 125), err
     if verb != "restart":
         if verb == "start":
             sweep()  # killed before there was a warden, a keeper leaves an empty folder
