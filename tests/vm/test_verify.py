@@ -46,7 +46,8 @@ def test_everything_that_can_be_tried_here_is_proven(corral: Corral) -> None:
     assert set(degraded) == lacking(), degraded
     assert [each["id"] for each in found["results"]] == [probe.id for probe in all_probes()]
     assert done.returncode == (3 if degraded else 0)
-    assert done.stderr == ""
+    # A machine that could not be restored in time, on a busy host, was booted: that is said.
+    assert all("booting one" in line for line in done.stderr.splitlines()), done.stderr
 
 
 def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
