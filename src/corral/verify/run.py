@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..spec import load_spec
 from .island import inhabited
 from .model import Breach, NotTried, Probe, Result, Scene, Verdict
 from .scenes import CANARY, Ground, Inside, Networked, Staged, variables
+from .scratch import scratch
 from .servers import Servers
 
 LIMIT = 90.0  # seconds that a probe may take, under emulation
@@ -52,11 +51,8 @@ async def verify(wanted: Wanted) -> list[Result]:
     facts = await asyncio.to_thread(host_facts, wanted.report)
     sweep()
     probes = wanted.possible()
-    parent = os.path.realpath(tempfile.gettempdir())  # noqa: ASYNC240 - before anything runs
-    with tempfile.TemporaryDirectory(
-        prefix="corral-verify-", dir=parent, ignore_cleanup_errors=True
-    ) as name:
-        run = _Run(wanted, Path(name), facts)
+    with scratch() as folder:
+        run = _Run(wanted, folder, facts)
         with variables({CANARY: secrets.token_hex(16), **run.servers.variables()}):
             await run.everything(probes)
     order = {probe.id: number for number, probe in enumerate(probes)}
