@@ -11,80 +11,21 @@ import json
 from pathlib import Path
 
 from corral.sandbox import Sandbox
+from corral.verify import inside
 from tests.support.sandboxes import Result, guest_root, python, succeeded
 
-PRELUDE = """
-import ctypes, errno, json, os, socket, struct
-libc = ctypes.CDLL(None, use_errno=True)
-outcome = {}
-
-def attempt(name, action, *arguments):
-    try:
-        action(*arguments)
-        outcome[name] = "done"
-    except OSError as error:
-        outcome[name] = errno.errorcode.get(error.errno, str(error.errno))
-
-def check(result, what=""):
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
-    return result
-
-def syscall(number, *arguments):
-    converted = [a if isinstance(a, bytes) or a is None else ctypes.c_long(a) for a in arguments]
-    return check(libc.syscall(ctypes.c_long(number), *converted))
-
-def mount(source, target, kind, flags=0, data=None):
-    names = [n.encode() if n is not None else None for n in (source, target, kind, data)]
-    check(libc.mount(names[0], names[1], names[2], ctypes.c_ulong(flags), names[3]), target)
-
-def as_user(uid, action):
-    "Run action in a child with this id, keeping nothing of root; returns what it recorded."
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            outcome.clear()
-            action()
-            os.write(write, json.dumps(outcome).encode())
-        except BaseException as error:
-            os.write(write, json.dumps({"broken": repr(error)}).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read) as file:
-        text = file.read()
-    os.waitpid(pid, 0)
-    return json.loads(text)
-
+PRELUDE = (
+    inside.PRELUDE
+    + """
 def report():
     print(json.dumps(outcome))
 """
+)
 
 # What can be tried on a file tree that has `file`, `other`, `folder/`, `program`.
-WRITES = """
-def put(path, flags, data=b"changed"):
-    fd = os.open(path, flags, 0o644)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-def map_shared(path):
-    fd = os.open(path, os.O_RDWR)
-    libc.mmap.restype = ctypes.c_void_p
-    place = libc.mmap(None, ctypes.c_size_t(4096), 3, 1, fd, ctypes.c_long(0))  # shared, writable
-    if place == ctypes.c_void_p(-1).value:
-        os.close(fd)
-        check(-1, path)
-    ctypes.memmove(place, b"MMAP", 4)
-    check(libc.msync(ctypes.c_void_p(place), ctypes.c_size_t(4096), 4))
-    os.close(fd)
-
+WRITES = (
+    inside.WRITES
+    + """
 def temporary(folder, name):
     fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o644)
     try:
@@ -92,43 +33,14 @@ def temporary(folder, name):
     finally:
         os.close(fd)
 
-def by_handle(base, path, flags):
-    "name_to_handle_at and open_by_handle_at, x86_64."
-    handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + bytes(128))
-    mount_id = ctypes.c_int()
-    check(libc.name_to_handle_at(-100, path.encode(), handle, ctypes.byref(mount_id), 0), path)
-    folder = os.open(base, os.O_RDONLY)
-    try:
-        fd = check(libc.open_by_handle_at(folder, handle, flags), path)
-        try:
-            os.write(fd, b"handle")
-        finally:
-            os.close(fd)
-    finally:
-        os.close(folder)
-
 def writes(base):
-    f = f"{base}/file"
-    attempt("write", put, f, os.O_WRONLY)
-    attempt("append", put, f, os.O_WRONLY | os.O_APPEND)
-    attempt("truncate on open", put, f, os.O_WRONLY | os.O_TRUNC)
-    attempt("truncate", os.truncate, f, 1)
-    attempt("map shared", map_shared, f)
-    attempt("create", put, f"{base}/new", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    attempt("mkdir", os.mkdir, f"{base}/newfolder")
-    attempt("symlink", os.symlink, "file", f"{base}/newlink")
-    attempt("hard link", os.link, f, f"{base}/hard")
-    attempt("fifo", os.mkfifo, f"{base}/fifo")
     attempt("temporary file", temporary, base, "linked")
-    attempt("chmod", os.chmod, f, 0o777)
-    attempt("chown", os.chown, f, os.getuid(), os.getgid())
-    attempt("utime", os.utime, f, (1, 1))
-    attempt("rename", os.rename, f"{base}/other", f"{base}/renamed")
-    attempt("rename over", os.rename, f"{base}/renamed" if
-            os.path.exists(f"{base}/renamed") else f"{base}/other", f)
-    attempt("unlink", os.unlink, f"{base}/program")
-    attempt("rmdir", os.rmdir, f"{base}/folder")
+    content(base)
+    metadata(base)
+    names(base)
 """
+)
+ALL_WRITES = 19  # attempts that `writes` makes
 
 
 async def from_guest_root(sandbox: Sandbox, code: str, **options: object) -> dict[str, str]:

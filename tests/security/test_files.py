@@ -14,6 +14,7 @@ import pytest
 from corral.plan.model import AGENT_UID_BASE, NOBODY
 from corral.sandbox import Sandbox
 from tests.security.attacks import (
+    ALL_WRITES,
     WRITES,
     from_guest_root,
     from_jail,
@@ -58,9 +59,6 @@ async def setting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Set
     (found.workspace / ".env").write_text(SECRET)
     async with sandbox_on(found.workspace, overrides) as found.sandbox:
         yield found
-
-
-ALL_WRITES = 18
 
 
 @pytest.mark.parametrize("uid", [0, NOBODY, AGENT], ids=["root", "owner", "agent"])

@@ -11,7 +11,15 @@ import pytest
 
 from corral.plan.model import AGENT_UID_BASE
 from corral.sandbox import Sandbox
-from tests.security.attacks import WRITES, from_guest_root, from_jail, refused, state, tree
+from tests.security.attacks import (
+    ALL_WRITES,
+    WRITES,
+    from_guest_root,
+    from_jail,
+    refused,
+    state,
+    tree,
+)
 from tests.support.sandboxes import sandbox_on
 
 AGENT = AGENT_UID_BASE + 1
@@ -44,7 +52,7 @@ async def test_a_read_only_share_stays_so(setting: Setting) -> None:
             setting.sandbox,
             WRITES + f'outcome.update(as_user({uid}, lambda: writes("/toolbox/mnt/shared")))',
         )
-        assert len(outcome) == 18
+        assert len(outcome) == ALL_WRITES
         refused(outcome, "EROFS", "ENOTSUP", "EPERM", "EACCES", "EIO")
     base = f"/agents/1/export{setting.workspace}"
     control = await from_guest_root(
