@@ -32,6 +32,7 @@ from corral.events import silent
 from corral.host import layout, measure
 from corral.plan import Plan, build
 from corral.sandbox import Parts, prepare, template_for
+from corral.sandbox.planning import jail_filters
 from corral.spec import PROTECTED, load_spec
 from corral.templates import copy_memory
 from corral_guest import wire
@@ -49,7 +50,7 @@ def make_plan(folder: Path) -> tuple[Plan, Parts]:
     spec = load_spec(folder, SIZE, os.environ)
     facts = measure()
     found = layout.survey(spec.workspace.path, unprotect=(), protected=PROTECTED, is_masked=None)
-    plan = build(spec, facts, found, os.environ)
+    plan = build(spec, facts, found, os.environ, jail_filters(spec, facts))
     return plan, prepare(plan, facts, silent)
 
 

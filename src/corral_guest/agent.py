@@ -97,7 +97,8 @@ class Agent:
             f"lowerdir={own}/files:{TOOLBOX},"
             f"upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
         )
-        self.request({"hostname": setup["hostname"], "tree": setup["tree"]})
+        told = ("hostname", "tree", "filters")
+        self.request({name: setup[name] for name in told})
 
     def refresh(self) -> None:
         """Forget the names and attributes of files in the export that are cached and not in use.

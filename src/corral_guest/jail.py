@@ -9,6 +9,8 @@ goes on as `jailed`.
 
 from __future__ import annotations
 
+import binascii
+import errno
 import fcntl
 import json
 import os
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 PAUSE = "/corral/pause"  # in the base image; see corral.images.pause
 PAUSE_IN_JAIL = "/run/corral/pause"
 OPEN_FILES = (1024, 1 << 20)  # soft (select(2) handles no more) and hard, as systemd's default
-_FILTER = seccomp.jail_filter()  # once: what is done before a machine is saved is free
+# Once: what is done before a machine is saved is free.
+_PAUSE_FILTER = seccomp.pause_filter()
 _UP_FD, _INFO_FD, _BLOCK_FD, _FILTER_FD = 3, 4, 5, 6  # as bwrap and pause see them; 3 is pause's
 
 
@@ -39,8 +42,9 @@ def make(setup: dict[str, Any], cgroup: str, home: str) -> int:
     info_read, info_write = os.pipe2(os.O_CLOEXEC)
     block_read, block_write = os.pipe2(os.O_CLOEXEC)
     complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    # The agent can trace `pause`, which is its own, so that must not be free to do more than it.
-    filter_fd = seccomp.as_memfd(_FILTER)
+    # The agent may be able to trace `pause`, which is its own and was made before it is known what
+    # the agent may do: so that can do nothing at all.
+    filter_fd = seccomp.as_memfd(_PAUSE_FILTER)
     passed = {
         2: complain,
         _UP_FD: up_write,
@@ -128,16 +132,20 @@ def _serve(setup: dict[str, Any], control: socket.socket) -> None:
     user, group = (0, 0) if setup["root"] else (setup["inside_uid"], setup["inside_gid"])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
-    _furnish()
+    filters = _furnish()
     if not setup["root"]:
         linux.drop_capabilities()
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    linux.install_filter(_FILTER)
+    for program in filters:
+        linux.install_filter(program)
     jailed.main()
 
 
-def _furnish() -> None:
-    """Wait for the host name and the tree. Nothing of the agent's runs yet."""
+def _furnish() -> list[bytes]:
+    """Wait for the host name, the tree and the filters, which are returned.
+
+    Nothing of the agent's runs yet.
+    """
     with socket.socket(fileno=os.dup(jailed.CONTROL_FD)) as control:
         control.send(b'{"op": "made"}')
         request, _fds = jailed.receive(control)
@@ -145,7 +153,11 @@ def _furnish() -> None:
             os._exit(0)  # the supervisor is gone
         try:
             socket.sethostname(request["hostname"])
+            filters = [binascii.a2b_base64(program) for program in request["filters"]]
+            if not filters:
+                raise OSError(errno.EINVAL, "no filter")
             tree.furnish(request["tree"])
+            return filters
         except OSError as error:
             control.send(json.dumps({"op": "lost", "errno": error.errno or 0}).encode())
             os._exit(125)

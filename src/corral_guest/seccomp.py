@@ -32,6 +32,11 @@ _NUMBERS = {
     "creat": (85, -1),
     "chmod": (90, -1),
     "fchmod": (91, 52),
+    "ioctl": (16, 29),
+    "write": (1, 64),
+    "pause": (34, -1),
+    "ppoll": (-1, 73),
+    "execve": (59, 221),
     "setgroups": (116, 159),
     "mknod": (133, -1),
     "openat": (257, 56),
@@ -43,10 +48,12 @@ _NUMBERS = {
 }
 
 EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
+_LOW = 0xFFFFFFFF
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 _SET_ID_BITS = 0o6000
 _CREATES = 0o100 | 0o20000000  # O_CREAT | __O_TMPFILE: only then does open(2) read a mode
 _AF_VSOCK = 40
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h; x86 and ARM have no others
 
 
 class Rule:
@@ -67,7 +74,35 @@ class Rule:
 def assemble(rules: Iterable[Rule], machine: str | None = None) -> bytes:
     """The BPF program for `rules` on `machine` (default: this one) as the bytes bwrap reads."""
     machine = machine or os.uname().machine
-    column = 0 if machine == "x86_64" else 1
+    program = _head(machine)
+    for rule in rules:
+        number = _number(rule.name, machine)
+        if number >= 0:
+            program += _rule(rule, number)
+    return _packed([*program, (_RETURN, 0, 0, ALLOW)])
+
+
+def assemble_allowing(names: Iterable[str], machine: str | None = None) -> bytes:
+    """The BPF program that allows these calls and answers every other with EPERM."""
+    machine = machine or os.uname().machine
+    program = _head(machine)
+    for name in names:
+        number = _number(name, machine)
+        if number >= 0:
+            program += [(_JEQ, 0, 1, number), (_RETURN, 0, 0, ALLOW)]
+    return _packed([*program, (_RETURN, 0, 0, ERRNO | EPERM)])
+
+
+def _number(name: str, machine: str) -> int:
+    return _NUMBERS[name][0 if machine == "x86_64" else 1]
+
+
+def _packed(program: list[tuple[int, int, int, int]]) -> bytes:
+    return b"".join(struct.pack("=HBBI", *step) for step in program)
+
+
+def _head(machine: str) -> list[tuple[int, int, int, int]]:
+    """Kill what runs under another table; leaves the call's number in the accumulator."""
     program = [
         (_LOAD, 0, 0, _ARCH),
         (_JEQ, 1, 0, _AUDIT_ARCH[machine]),
@@ -76,12 +111,7 @@ def assemble(rules: Iterable[Rule], machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":
         program += [(_JGE, 0, 1, _X32_BIT), (_RETURN, 0, 0, KILL_PROCESS)]
-    for rule in rules:
-        number = _NUMBERS[rule.name][column]
-        if number >= 0:
-            program += _rule(rule, number)
-    program.append((_RETURN, 0, 0, ALLOW))
-    return b"".join(struct.pack("=HBBI", *step) for step in program)
+    return program
 
 
 def _rule(rule: Rule, number: int) -> list[tuple[int, int, int, int]]:
@@ -121,16 +151,29 @@ def export_filter(machine: str | None = None) -> bytes:
     return assemble(rules, machine)
 
 
-def jail_filter(machine: str | None = None) -> bytes:
-    """For an agent: no AF_VSOCK, which ignores network namespaces and reaches the host.
+def jail_filter(machine: str | None = None, *, io_uring: bool = False) -> bytes:
+    """The floor of every jail, whatever profile is put on it.
 
-    io_uring, which opens sockets behind a filter's back, is absent.
+    No AF_VSOCK, which ignores network namespaces and reaches the host. No typing into a terminal
+    (TIOCSTI, and what a virtual console has of that kind). io_uring, which opens sockets behind a
+    filter's back, is absent unless it was asked for.
     """
     rules = [
-        Rule("socket", EAFNOSUPPORT, (0, 0xFFFFFFFF, _AF_VSOCK)),
-        Rule("io_uring_setup", ENOSYS),
+        Rule("socket", EAFNOSUPPORT, (0, _LOW, _AF_VSOCK)),
+        Rule("ioctl", EPERM, (1, _LOW, _TIOCSTI)),
+        Rule("ioctl", EPERM, (1, _LOW, _TIOCLINUX)),
     ]
+    if not io_uring:
+        rules.append(Rule("io_uring_setup", ENOSYS))
     return assemble(rules, machine)
+
+
+def pause_filter(machine: str | None = None) -> bytes:
+    """For `pause`, which is made before it is known what the agent may do, and is the agent's.
+
+    It may be started, write its byte and wait; all else that somebody makes it do is refused.
+    """
+    return assemble_allowing(("execve", "write", "pause", "ppoll"), machine)
 
 
 def as_memfd(program: bytes) -> int:

@@ -20,6 +20,8 @@ PROJECT = "/home/ada/src/demo"
 ADA = User("ada", 1000, 1000, "/home/ada", "Ada Lovelace", "ada@example.org", "ada")
 ROOT = User("root", 0, 0, "/root", None, None, "root")
 
+FILTERS = (bytes(8),)  # a seccomp program, as far as planning goes
+
 KVM_WORKS = KvmFinding("works", "KVM works.")
 KVM_ABSENT = KvmFinding("absent", "there is no /dev/kvm.")
 
@@ -120,4 +122,6 @@ def plan(
     wanted: Spec | None = None, host: Facts | None = None, found: Layout | None = None
 ) -> Plan:
     """The plan of these, or of the defaults, for an environment of nothing but a PATH."""
-    return build(wanted or spec(), host or facts(), found or layout(), {"PATH": "/usr/bin:/bin"})
+    return build(
+        wanted or spec(), host or facts(), found or layout(), {"PATH": "/usr/bin:/bin"}, FILTERS
+    )

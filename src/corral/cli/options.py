@@ -43,6 +43,8 @@ KEYS = {
     "timeout": "run.timeout",
     "tool": "run.tools",
     "image": "run.image",
+    "seccomp": "run.seccomp",
+    "seccomp_mode": "run.seccomp_mode",
     "net": "network.mode",
     "allow": "network.allow",
     "deny": "network.deny",
@@ -299,6 +301,16 @@ _SANDBOX = (
         "--limit-io-read", metavar="SIZE", help="The most bytes a second read from its disk."
     ),
     click.option("--limit-io-write", metavar="SIZE", help="The most bytes a second written there."),
+    click.option(
+        "--seccomp",
+        metavar="default|none|FILE",
+        help="Which system calls CMD may make; FILE: a profile in Docker's format.",
+    ),
+    click.option(
+        "--seccomp-mode",
+        metavar="errno|log|kill",
+        help="A refused call fails (default), is logged and allowed, or ends its process.",
+    ),
     click.option("--force", is_flag=True, help="Allow a workspace such as / or your home."),
     click.option("--yes", is_flag=True, help="Install missing packages without asking."),
     click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 
 from ..errors import PlanError
 from ..host.facts import Facts
@@ -28,8 +29,17 @@ HOTPLUG_PORTS = 4
 _P9_MAX_ACCESS = "access=client"
 
 
-def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) -> Plan:
-    """Decide everything. Raises PlanError for what this host cannot give."""
+def build(
+    spec: Spec,
+    facts: Facts,
+    layout: Layout,
+    environ: Mapping[str, str],
+    filters: Sequence[bytes],
+) -> Plan:
+    """Decide everything. filters: seccomp programs for jails, at least one.
+
+    Raises PlanError for what this host cannot give.
+    """
     identity = guest.Identity(spec, facts)
     if spec.run.user not in (None, "root", facts.user.name):
         raise PlanError(
@@ -63,6 +73,7 @@ def build(spec: Spec, facts: Facts, layout: Layout, environ: Mapping[str, str]) 
             "limits": [],
             "disk": bool(spec.machine.disk),
             "network": network.setup(spec, agents=1),
+            "filters": [base64.b64encode(program).decode() for program in filters],
         },
         environment=tuple(guest.environment(spec, facts, identity, dict(environ))),
         workdir=spec.run.workdir or spec.workspace.path,

@@ -9,10 +9,15 @@ import msgspec
 from ..events import Report
 from ..host import Facts, System, layout, measure
 from ..host.cgroups import disk_of
+from ..jail.seccomp import Target, filters
+from ..jail.starting import STARTING
 from ..paths import program_files
 from ..plan import Plan, build
 from ..spec import PROTECTED, Spec, mask_matcher
 from .secrets import check_extra
+
+# The oldest that can be a guest's: the supervisor needs cgroup.kill (5.14).
+GUEST_KERNEL = (5, 14)
 
 
 def host_facts(report: Report, *, assume_yes: bool = False) -> Facts:
@@ -47,6 +52,13 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
         disk = disk_of(System(), spec.workspace.on_host)
         workspace = msgspec.structs.replace(found.workspace, disk=disk)
         found = msgspec.structs.replace(found, workspace=workspace)
-    plan = build(spec, facts, found, environ)
+    plan = build(spec, facts, found, environ, jail_filters(spec, facts))
     check_extra(plan)
     return plan
+
+
+def jail_filters(spec: Spec, facts: Facts) -> tuple[bytes, ...]:
+    """The seccomp programs of an agent's jail. Raises ConfigError, HostError."""
+    target = Target(machine=facts.arch, kernel=GUEST_KERNEL)
+    made = filters(spec.run.seccomp, spec.run.seccomp_mode, target, STARTING)
+    return made.programs

@@ -19,6 +19,7 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     machine.disk         int or text          limits.*             int or text
     machine.checkpoints  bool                 run.timeout          number (seconds) or text
     run.image            host                 run.tools            list of paths
+    run.seccomp          default|none|path    run.seccomp_mode     errno|log|kill
     name                 text
     network.mode         none|allow|internet  network.gateways     list of names
     network.allow, .deny list of HOST[:PORT]  network.secrets      list of NAME[@HOST[,HOST]]

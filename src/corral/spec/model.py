@@ -17,12 +17,14 @@ Carrier = Literal["auto", "vsock", "serial"]
 Filesystem = Literal["auto", "virtiofs", "9p"]
 P9Cache = Literal["none", "loose", "fscache", "mmap"]
 Image = Literal["host"]
+SeccompMode = Literal["errno", "log", "kill"]
 
 ACCELS: tuple[str, ...] = ("auto", "kvm", "tcg")
 CARRIERS: tuple[str, ...] = ("auto", "vsock", "serial")
 FILESYSTEMS: tuple[str, ...] = ("auto", "virtiofs", "9p")
 P9_CACHES: tuple[str, ...] = ("none", "loose", "fscache", "mmap")
 IMAGES: tuple[str, ...] = ("host",)
+SECCOMP_MODES: tuple[str, ...] = ("errno", "log", "kill")
 
 # What is read-only in a writable workspace unless `unprotect` names it: each of these is, or
 # leads to, code that the host runs when the user next works in the folder.
@@ -104,6 +106,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
     user: None for the user's own. workdir: absolute path in the guest, None for the workspace.
     env: names and values in order. timeout: seconds or None. tools: absolute paths of folders.
+    seccomp: default, none, or the absolute path of a profile.
     """
 
     user: str | None
@@ -112,6 +115,8 @@ class Run(Struct, frozen=True, kw_only=True):
     timeout: float | None
     tools: tuple[str, ...]
     image: Image
+    seccomp: str = "default"
+    seccomp_mode: SeccompMode = "errno"
 
 
 class Spec(Struct, frozen=True, kw_only=True):

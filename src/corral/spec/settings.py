@@ -5,7 +5,7 @@ The tables SETTINGS and VARIABLES are what the documentation is checked against.
 
 from __future__ import annotations
 
-from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES
+from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES, SECCOMP_MODES
 from .network_settings import NETWORK_SETTINGS
 from .setting import Setting
 from .sizes import (
@@ -31,6 +31,7 @@ from .values import (
     parse_env,
     parse_flag,
     parse_mask,
+    parse_seccomp,
     parse_share,
     parse_unprotect,
     parse_workdir,
@@ -258,6 +259,22 @@ SETTINGS: dict[str, Setting] = {
             meaning="where programs come from: host",
             parse=choice(IMAGES),
             default="host",
+        ),
+        Setting(
+            key="run.seccomp",
+            option="--seccomp",
+            variable="CORRAL_SECCOMP",
+            meaning="the seccomp profile: default, none or a file",
+            parse=parse_seccomp,
+            default="default",
+        ),
+        Setting(
+            key="run.seccomp_mode",
+            option="--seccomp-mode",
+            variable="CORRAL_SECCOMP_MODE",
+            meaning="what becomes of a refused call: errno, log or kill",
+            parse=choice(SECCOMP_MODES),
+            default="errno",
         ),
         Setting(
             key="limits.memory",

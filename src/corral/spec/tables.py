@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..policy import Dialect, Mode
-from .model import Accel, Carrier, Filesystem, Image, P9Cache
+from .model import Accel, Carrier, Filesystem, Image, P9Cache, SeccompMode
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +166,23 @@ class RunTable(_Table, frozen=True, kw_only=True):
     ) = UNSET
     image: (
         Annotated[Image, Meta(description="Where programs come from; host: this machine's.")]
+        | UnsetType
+    ) = UNSET
+    seccomp: (
+        Annotated[
+            str,
+            Meta(
+                description="The seccomp profile: default, none, or a file in Docker's format.",
+                examples=["default"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    seccomp_mode: (
+        Annotated[
+            SeccompMode,
+            Meta(description="What becomes of a refused call: errno, log (and allow) or kill."),
+        ]
         | UnsetType
     ) = UNSET
 

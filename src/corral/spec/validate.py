@@ -29,6 +29,7 @@ from .model import (
     Machine,
     P9Cache,
     Run,
+    SeccompMode,
     Share,
     Spec,
     Workspace,
@@ -131,6 +132,12 @@ def resolve(
     secrets = resolve_secrets(merged, doors, environ, reach)
     refuse_both([name for name, _value in env], gateways, secrets)
     warnings += ports_taken(network, gateways, secrets)
+    seccomp = cast("str", scalar(merged, "run.seccomp"))
+    if any(beneath(seccomp, folder) for folder in writable):
+        warnings.append(
+            f"the seccomp profile {seccomp} is in a folder that the sandbox can change: "
+            "the next start would keep to what it wrote there."
+        )
     machine, limits = _machine(merged, place), _limits(merged)
     warnings += _tight(machine, limits)
     return Spec(
@@ -144,6 +151,8 @@ def resolve(
             timeout=cast("float | None", scalar(merged, "run.timeout")),
             tools=tools,
             image=cast("Image", scalar(merged, "run.image")),
+            seccomp=seccomp,
+            seccomp_mode=cast("SeccompMode", scalar(merged, "run.seccomp_mode")),
         ),
         limits=limits,
         network=network,

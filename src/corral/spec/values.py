@@ -67,6 +67,11 @@ def expand(value: object, base: Base) -> str:
     return os.path.realpath(joined) if ".." in joined.split("/") else os.path.normpath(joined)
 
 
+def parse_seccomp(value: object, base: Base) -> object:
+    """A seccomp profile: `default`, `none`, or the path of a file."""
+    return value if value in ("default", "none") else expand(value, base)
+
+
 def parse_share(value: object, base: Base) -> NamedShare:
     """A share from `SRC[:DST][:ro|:rw]` or from a table; read-only unless it says otherwise."""
     if isinstance(value, Mapping):

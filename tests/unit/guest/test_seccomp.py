@@ -1,8 +1,4 @@
-"""The seccomp filters, run by an interpreter of classic BPF: what they refuse and what not.
-
-The interpreter follows bpf(4) of the BSDs and Documentation/networking/filter.rst in the Linux
-sources, as far as filters go; it refuses a program that the kernel would refuse.
-"""
+"""The seccomp filters, run by an interpreter of classic BPF: what they refuse and what not."""
 
 from __future__ import annotations
 
@@ -16,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral_guest import seccomp
+from tests.support.bpf import ALLOW, KILL, ask_number
 
 MACHINES = ("x86_64", "aarch64")
-ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 FOREIGN = {"i386": 0x40000003, "arm": 0x40000028, "aarch64be": 0x800000B7, "none": 0}
-ALLOW, KILL = "allow", "kill"
 
 # System call numbers from the kernel's tables (arch/x86/entry/syscalls/syscall_64.tbl,
 # include/uapi/asm-generic/unistd.h), written down here a second time on purpose.
@@ -29,11 +24,12 @@ CALLS = {
         **{"read": 0, "open": 2, "socket": 41, "execve": 59, "creat": 85, "chmod": 90},
         **{"fchmod": 91, "setgroups": 116, "mknod": 133, "openat": 257, "mknodat": 259},
         **{"fchmodat": 268, "io_uring_setup": 425, "openat2": 437, "fchmodat2": 452},
+        **{"write": 1, "ioctl": 16, "pause": 34},
     },
     "aarch64": {
         **{"read": 63, "socket": 198, "execve": 221, "fchmod": 52, "setgroups": 159},
         **{"openat": 56, "mknodat": 33, "fchmodat": 53, "io_uring_setup": 425},
-        **{"openat2": 437, "fchmodat2": 452},
+        **{"openat2": 437, "fchmodat2": 452, "write": 64, "ioctl": 29, "ppoll": 73},
     },
 }
 
@@ -44,46 +40,12 @@ OPENS = {"open": 1, "openat": 2}
 O_TMPFILE = 0o20000000 | os.O_DIRECTORY
 
 
-def run(program: bytes, data: bytes) -> int:
-    """What a filter returns for a struct seccomp_data."""
-    steps = list(struct.iter_unpack("=HBBI", program))
-    accumulator = position = 0
-    for _ in steps:  # jumps go forward only
-        code, when_true, when_false, k = steps[position]
-        position += 1
-        match code:
-            case 0x20:  # BPF_LD | BPF_W | BPF_ABS
-                assert k % 4 == 0 and k + 4 <= len(data)
-                accumulator = struct.unpack_from("=I", data, k)[0]
-            case 0x54:  # BPF_ALU | BPF_AND | BPF_K
-                accumulator &= k
-            case 0x06:  # BPF_RET | BPF_K
-                return int(k)
-            case 0x15:
-                position += when_true if accumulator == k else when_false
-            case 0x35:
-                position += when_true if accumulator >= k else when_false
-            case 0x45:
-                position += when_true if accumulator & k else when_false
-            case _:
-                raise AssertionError(f"{code:#x} is not used by these filters")
-    raise AssertionError("the program has no end")
-
-
 def ask(
     program: bytes, machine: str, call: str | int, arguments: Sequence[int] = (), arch: int = -1
 ) -> str | int:
     """ALLOW, KILL, or the errno that the caller gets."""
     number = CALLS[machine][call] if isinstance(call, str) else call
-    values = [*arguments, 0, 0, 0, 0, 0, 0][:6]
-    audit = ARCHITECTURES[machine] if arch < 0 else arch
-    verdict = run(program, struct.pack("=IIQ6Q", number, audit, 0x7F0000001000, *values))
-    if verdict == 0x7FFF0000:
-        return ALLOW
-    if verdict == 0x80000000:
-        return KILL
-    assert verdict & 0xFFFF0000 == 0x00050000
-    return verdict & 0xFFFF
+    return ask_number(program, machine, number, arguments, arch)
 
 
 def call_with(machine: str, position: int, value: int) -> list[int]:
@@ -240,6 +202,34 @@ def test_every_named_call_has_its_number_in_the_kernels_table() -> None:
     for name, numbers in seccomp._NUMBERS.items():
         for machine, number in zip(MACHINES, numbers, strict=True):
             assert number == CALLS[machine].get(name, -1), (name, machine)
+
+
+@both_machines
+def test_a_jail_types_into_no_terminal(machine: str) -> None:
+    """TIOCSTI and TIOCLINUX; a command is 32 bits wide, whatever is above them."""
+    program = seccomp.jail_filter(machine)
+    for command in (0x5412, 0x541C, 0x5412 | 1 << 32, 0x5412 | 0xFFFFFFFF << 32):
+        assert ask(program, machine, "ioctl", [0, command]) == 1
+    for command in (0x5401, 0x5413, 0):  # TCGETS, TIOCGWINSZ
+        assert ask(program, machine, "ioctl", [0, command]) == ALLOW
+
+
+@both_machines
+def test_io_uring_is_there_where_it_is_asked_for(machine: str) -> None:
+    assert ask(seccomp.jail_filter(machine), machine, "io_uring_setup") == 38
+    program = seccomp.jail_filter(machine, io_uring=True)
+    assert ask(program, machine, "io_uring_setup") == ALLOW
+    assert ask(program, machine, "socket", [40]) == 97
+
+
+@both_machines
+def test_what_holds_a_jail_open_can_do_nothing_else(machine: str) -> None:
+    program = seccomp.pause_filter(machine)
+    allowed = [
+        CALLS[machine][n] for n in ("execve", "write", "pause", "ppoll") if n in CALLS[machine]
+    ]
+    for number in range(600):
+        assert ask(program, machine, number) == (ALLOW if number in allowed else 1)
 
 
 # With the real kernel

@@ -276,7 +276,7 @@ def test_little_of_the_hosts_environment_is_taken() -> None:
         **{"AWS_SECRET_ACCESS_KEY": "x", "SSH_AUTH_SOCK": "/run/ssh", "HOME": "/home/ada"},
         **{"LD_PRELOAD": "/evil.so", "DISPLAY": ":0", "PYTHONPATH": "/x"},
     }
-    plan = build(examples.spec(), examples.facts(), examples.layout(), host)
+    plan = build(examples.spec(), examples.facts(), examples.layout(), host, examples.FILTERS)
     taken = dict(plan.agents[0].environment)
     assert set(taken) == {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "PATH", "CORRAL", "LC_TIME"}
     assert taken["LANG"] == "de_DE.UTF-8"

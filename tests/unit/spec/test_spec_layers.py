@@ -155,6 +155,8 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_TIMEOUT": "1m",
         "CORRAL_TOOLS": str(user.folder(".nvm")),
         "CORRAL_IMAGE": "host",
+        "CORRAL_SECCOMP": "none",
+        "CORRAL_SECCOMP_MODE": "kill",
         "CORRAL_LIMIT_MEMORY": "6GiB",
         "CORRAL_LIMIT_CPU": "150%",
         "CORRAL_LIMIT_PIDS": "500",
@@ -205,6 +207,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     assert spec.run.env == (("PATH", "/usr/bin:/bin"),)
     assert (spec.run.user, spec.run.timeout, spec.name) == ("root", 60, "box")
     assert spec.run.tools == (str(user.home / ".nvm"),)
+    assert (spec.run.seccomp, spec.run.seccomp_mode) == ("none", "kill")
 
 
 def test_an_empty_variable_counts_as_not_set(user: User) -> None:

@@ -1,0 +1,1 @@
+"""Confinement of one process: combinators for jails, seccomp profiles."""
