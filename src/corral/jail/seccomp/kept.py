@@ -7,9 +7,10 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
-from ... import __version__, paths
+from ... import paths
 from ...spec.files import write_atomically
 
+_FORMAT = "1"  # another when `library` makes other programs of the same table
 _DIGEST = 32  # bytes
 _MOST = (
     8 * 4096 + _DIGEST
@@ -21,7 +22,7 @@ def kept(inputs: Sequence[str], make: Callable[[], bytes]) -> bytes:
 
     A file that is not as it was written is not believed. A cache that cannot be used is no error.
     """
-    named = "\0".join((__version__, *inputs)).encode()
+    named = "\0".join((_FORMAT, *inputs)).encode()
     key = hashlib.blake2b(named, digest_size=16).hexdigest()
     try:
         path = paths.cache_dir() / "seccomp" / key
