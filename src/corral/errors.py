@@ -30,6 +30,7 @@
     │   ├── FileExistsHereError    there is one already
     │   ├── IsFolderError          it is a folder
     │   └── NotFolderError         it is none
+    ├── ReviewError                changes cannot be held back, shown or applied
     ├── PortError                  a port of this machine cannot be published
     └── UnsafeArchiveError         what a sandbox sent as its files would be unsafe here
 
@@ -226,6 +227,10 @@ class IsFolderError(FileError):
 
 class NotFolderError(FileError):
     """No folder, where one is needed."""
+
+
+class ReviewError(CorralError):
+    """Changes of a sandbox under review cannot be held back, shown or applied."""
 
 
 class PortError(CorralError):

@@ -27,6 +27,7 @@ _UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOS
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 Hidden = Callable[[str, bool], bool]
+Copied = Callable[[str, os.stat_result, int], None]
 
 
 @dataclass
@@ -36,22 +37,26 @@ class _Work:
     source: int
     target: int
     hidden: Hidden | None
+    copied: Copied | None
     links: dict[tuple[int, int], str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     folders: list[tuple[str, os.stat_result]] = field(default_factory=list)
 
 
-def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[str]:
+def copy_folder(
+    source: str, target: str, hidden: Hidden | None = None, copied: Copied | None = None
+) -> list[str]:
     """Copy the folder `source` to `target`, which is made; returns what could not be copied.
 
-    hidden: (relative path, is a folder) of what is to be empty in the copy. Sockets, pipes,
+    hidden: (relative path, is a folder) of what is to be empty in the copy. copied: called with
+    each file that was: its path, its source's status, a descriptor of the copy. Sockets, pipes,
     devices, what cannot be read, lies deeper than MAX_DEPTH or is replaced meanwhile are left out.
     Modes (without set-id bits), times, owners where this process may give files away, hard links
     and extended attributes `user.*` stay. Raises OSError.
     """
     os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
     with contextlib.ExitStack() as stack:
-        work = _Work(os.open(source, _FOLDER), os.open(target, _FOLDER), hidden)
+        work = _Work(os.open(source, _FOLDER), os.open(target, _FOLDER), hidden, copied)
         stack.callback(os.close, work.source)
         stack.callback(os.close, work.target)
         own = os.fstat(work.target)
@@ -60,18 +65,18 @@ def copy_folder(source: str, target: str, hidden: Hidden | None = None) -> list[
         while done < len(work.folders):
             path, _status = work.folders[done]
             done += 1
-            with contextlib.ExitStack() as entered:
+            with contextlib.ExitStack() as open_folders:
                 try:
-                    here = entered.enter_context(_entered(work.source, path))
+                    here = open_folders.enter_context(entered(work.source, path))
                 except OSError as error:
                     if error.errno not in _CHANGED:
                         raise
                     work.left.append(path)
                     continue
-                there = entered.enter_context(_entered(work.target, path))
+                there = open_folders.enter_context(entered(work.target, path))
                 _copy_entries(work, path, here, there, (own.st_dev, own.st_ino))
         for path, status in reversed(work.folders):  # last: what is inside changes their times
-            with _entered(work.target, path) as there:
+            with entered(work.target, path) as there:
                 _dress(there, status)
     return work.left
 
@@ -116,8 +121,11 @@ def _copy_range(source: int, target: int, offset: int, end: int) -> int:
 
 
 @contextlib.contextmanager
-def _entered(root: int, path: str) -> Iterator[int]:
-    """A descriptor of the folder `path` below `root`, one name at a time."""
+def entered(root: int, path: str) -> Iterator[int]:
+    """A descriptor of the folder `path` below `root`, one name at a time; no link is followed.
+
+    Raises OSError.
+    """
     fd = os.dup(root)
     try:
         for name in path.split("/") if path else ():
@@ -192,10 +200,10 @@ def _copy_regular(
         key = (status.st_dev, status.st_ino)
         if key in work.links and not hidden:
             folder, _, first = work.links[key].rpartition("/")
-            with _entered(work.target, folder) as found:
+            with entered(work.target, folder) as found:
                 os.link(first, name, src_dir_fd=found, dst_dir_fd=there, follow_symlinks=False)
             return
-        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=there)
+        target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=there)
         stack.callback(os.close, target)
         if not hidden:
             if status.st_nlink > 1:
@@ -203,6 +211,8 @@ def _copy_regular(
             copy_file(source, target)
             _copy_attributes(source, target)
             _dress(target, status)
+            if work.copied is not None:
+                work.copied(path, status, target)
 
 
 def _copy_attributes(source: int, target: int) -> None:
