@@ -57,6 +57,16 @@ CHECKPOINT_POINTS = (
     "copy-awake",
 )
 
+# In the order in which `corral run --review` and `corral apply` come by them.
+REVIEW_POINTS = (
+    "snapshot-made",
+    "apply-written",
+    "apply-taken",  # of a file that is removed
+    "apply-exchanged",  # of a file that is replaced
+    "apply-placed",
+    "apply-remembered",
+)
+
 
 def crash_point(name: str) -> None:
     """End this process by SIGKILL if a test wants it to end here."""

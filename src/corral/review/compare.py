@@ -6,8 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Mapping
-from typing import TypeVar
 
 from ..host.copies import entered
 from .model import Change, Found, Side, Standing, Was
@@ -19,8 +19,9 @@ from .tree import file_in, look, scan, signature
 
 _MAX_HASHED = 256 << 20  # bytes of one file, to find out whether it was only renamed
 _BLOCKED = (errno.ENOTDIR, errno.ELOOP)
-RESERVED = ".corral-apply"  # how names end that only applying makes
-T = TypeVar("T")
+RESERVED = ".corral-apply"  # how names end that applying makes beside a file
+ABOVE = "what is above it is no folder here"
+_OURS = re.compile(rf"\.[0-9a-f]{{20}}{re.escape(RESERVED)}")
 
 
 class Comparison:
@@ -43,6 +44,8 @@ class Comparison:
             was, now = names.get(path), found.get(path)
             if (was is not None and was.hidden) or (masked and _below(path, masked)):
                 continue
+            if _OURS.fullmatch(path.rpartition("/")[2]):  # left by an interrupted discard
+                continue
             change = self._change(path, was, now)
             if change is not None:
                 changes.append(change)
@@ -56,8 +59,6 @@ class Comparison:
             if was is not None and was.kind == "other":
                 return None
             problem = "it is no file, folder or link that can be read"
-        elif path.endswith(RESERVED):
-            problem = f"names that end in {RESERVED} are corral's"
         if old is None and new is None and not problem:
             return None
         if was is not None and now is not None and old and new and self._same(path, was, now):
@@ -73,9 +74,10 @@ class Comparison:
             return False
         if was.work == now.signature:
             return True
-        return self._holds(self.work, path, was)
+        return self.holds(self.work, path, was)
 
-    def _holds(self, root: int, path: str, was: Was) -> bool:
+    def holds(self, root: int, path: str, was: Was) -> bool:
+        """Whether the file `path` below a folder has the content that one had."""
         with contextlib.suppress(OSError), file_in(root, path) as fd:
             return self.pack.equals(fd, was.offset, was.size)
         return False
@@ -133,7 +135,7 @@ class Comparison:
             now = found_in(here, change.path)
         except OSError as error:
             if error.errno in _BLOCKED:
-                return Standing("conflict", "what is above it is no folder here")
+                return Standing("conflict", ABOVE)
             return Standing("conflict", f"it cannot be looked at here: {error.strerror}")
         if now is not None and now.kind in ("folder", "other"):
             what = "a folder" if now.kind == "folder" else "no file"
@@ -162,7 +164,7 @@ class Comparison:
             return False
         if now.kind == "link" or was.here == now.signature:
             return True
-        return self._holds(here, change.path, was)
+        return self.holds(here, change.path, was)
 
     def is_new(self, here: int, change: Change, now: Found | None) -> bool:
         """Whether the user's is as the change would make it."""

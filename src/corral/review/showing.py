@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from .compare import Comparison
-from .dangers import dangers, fold_path, twins_of
+from .compare import ABOVE, Comparison
+from .dangers import dangers, twins_of
 from .lines import Budget
 from .model import Change, Danger, Standing
 from .patch import Counts, Pair, counts, paired, patch
@@ -47,30 +47,40 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
+def stand(comparison: Comparison, here: int, changes: Sequence[Change]) -> list[Shown]:
+    """Changes with how they stand to the user's folder; not judged yet.
+
+    What lies below a file, or a link, is clean where that is removed by a change that is.
+    """
+    pairs = {p.change.path: p for p in paired(changes, comparison.digests(list(changes)))}
+    going: set[str] = set()
+    found = []
+    for change in changes:  # by path: what is above comes first
+        standing = comparison.standing(here, change)
+        if standing.reason == ABOVE and any(above in going for above in _above(change.path)):
+            standing = Standing("clean")
+        elif standing.state != "conflict" and change.old is not None and change.new is None:
+            going.add(change.path)
+        pair = pairs.get(change.path, Pair(change))
+        found.append(Shown(pair=pair, dangers=(), standing=standing))
+    return found
+
+
 def judged(comparison: Comparison, here: int, changes: Sequence[Change]) -> list[Shown]:
     """Changes with their dangers and how they stand to the user's folder."""
     twins = twins_of(comparison.found)
-    pairs = {pair.change.path: pair for pair in paired(changes, comparison.digests(list(changes)))}
     return [
-        Shown(
-            pair=pairs.get(change.path, Pair(change)),
-            dangers=judge(comparison, change, twins),
-            standing=comparison.standing(here, change),
+        msgspec.structs.replace(
+            shown,
+            dangers=dangers(
+                shown.change,
+                comparison.contents(shown.change, _JUDGED),
+                comparison.found,
+                twins,
+            ),
         )
-        for change in changes
+        for shown in stand(comparison, here, changes)
     ]
-
-
-def judge(
-    comparison: Comparison, change: Change, twins: dict[str, int] | None = None
-) -> tuple[Danger, ...]:
-    """The dangers of one change."""
-    contents = comparison.contents(change, _JUDGED)
-    found = comparison.found
-    if twins is None:
-        key = fold_path(change.path)
-        twins = {key: sum(1 for path in found if fold_path(path) == key)}
-    return dangers(change, contents, found, twins)
 
 
 def patches(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -18,45 +17,9 @@ from corral.review.patch import Contents, Pair, lines_of, patch, quoted
 from corral.review.showing import chosen, patches
 from corral.review.snapshot import make, snapshot
 from corral.review.tree import opened
+from tests.unit.review.trees import Tree, build, read, replace
 
-# A tree: what is at each path. bytes: a file; (bytes,): one that can be executed; text: a link.
-Tree = Mapping[str, bytes | tuple[bytes] | str]
 CLEAN = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent"}
-
-
-def build(root: Path, tree: Tree) -> None:
-    root.mkdir(parents=True)
-    for path, what in tree.items():
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(what, str):
-            file.symlink_to(what)
-        else:
-            file.write_bytes(what if isinstance(what, bytes) else what[0])
-            file.chmod(0o755 if isinstance(what, tuple) else 0o644)
-
-
-def read(root: Path) -> dict[str, bytes | tuple[bytes] | str]:
-    found: dict[str, bytes | tuple[bytes] | str] = {}
-    for file in root.rglob("*"):
-        path = str(file.relative_to(root))
-        if path.split("/")[0] == ".git":
-            continue
-        if file.is_symlink():
-            found[path] = str(file.readlink())
-        elif file.is_file():
-            content = file.read_bytes()
-            found[path] = (content,) if file.stat().st_mode & 0o100 else content
-    return found
-
-
-def replace(root: Path, tree: Tree) -> None:
-    for entry in root.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    for entry in root.iterdir():
-        raise AssertionError(entry)
-    root.rmdir()
-    build(root, tree)
 
 
 def diff_of(folder: Path, old: Tree, new: Tree) -> bytes:
@@ -110,7 +73,7 @@ TREE = st.dictionaries(PATH, WHAT, max_size=6).filter(consistent)
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(old=TREE, new=TREE, kept=st.booleans())
 def test_git_makes_the_new_tree_of_the_old_one(

@@ -1,0 +1,393 @@
+"""Applying changes to the user's folder, taking that back, and throwing changes away.
+
+What is applied is what was judged: a content is put into the pack, which no guest can write, and
+judged and placed from there. A journal says what is under way, so that an interrupted apply is
+finished by doing it again, and a finished one can be undone:
+
+    applied    below the snapshot's folder, as MessagePack
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ..errors import ReviewError
+from ..proc import crash_point
+from ..spec.files import write_atomically
+from .compare import Comparison, found_in, steady
+from .dangers import dangers, twins_of
+from .model import NONE, Change, Found, Side, Standing, Was
+from .patch import MAX_SHOWN, Contents, Pair
+from .placing import BlockedError, Place
+from .showing import Shown, chosen, stand
+from .snapshot import WORK, snapshot, write_base
+from .tree import opened
+
+JOURNAL = "applied"
+_AT_ONCE = 500  # files that are written before they are synced together
+
+Accept = Callable[[Shown], bool]
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """What becomes of one name in the user's folder."""
+
+    path: bytes
+    before: Was | None
+    after: Was | None
+
+
+class Journal(msgspec.Struct, array_like=True):
+    """Steps under way, or the last that were made.
+
+    writing: files are written beside their places; placing: all of them are whole. undoing: these
+    steps take others back.
+    """
+
+    state: Literal["writing", "placing", "complete"]
+    steps: list[Step]
+    undoing: bool = False
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of the changes that were to be applied, undone or thrown away.
+
+    conflicts: the user's folder has something else. refused: dangerous, without a yes. kept: files
+    of the user's that an interrupted apply had taken out of the way, by where they are now.
+    """
+
+    applied: list[Shown] = []
+    conflicts: list[Shown] = []
+    refused: list[Shown] = []
+    kept: list[str] = []
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left."""
+        return not (self.conflicts or self.refused or self.kept)
+
+
+def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -> Outcome:
+    """Apply the snapshot's changes, or those named, to the workspace.
+
+    accept: asked for each dangerous change. Raises ReviewError.
+    """
+    with _open(folder, workspace) as (comparison, here):
+        outcome = Outcome()
+        place = Place(here, comparison.pack)
+        journal = _read(folder)
+        if journal.undoing:
+            raise ReviewError(
+                "taking back what was applied was interrupted.",
+                hint="Finish that first: corral apply --undo NAME",
+            )
+        outcome.kept += _clear(place, journal)
+        changes = chosen(comparison.changes(), paths)
+        twins = twins_of(comparison.found)
+        todo: list[tuple[Shown, Step]] = []
+        for shown in stand(comparison, here, changes):
+            found = _staged(comparison, shown, twins)
+            if found is None:
+                outcome.conflicts.append(_stuck(shown, "it is being written in the sandbox"))
+                continue
+            shown, step = found
+            if shown.change.problem:
+                outcome.conflicts.append(_stuck(shown, shown.change.problem))
+            elif shown.standing.state == "conflict":
+                outcome.conflicts.append(shown)
+            elif shown.dangers and not accept(shown):
+                outcome.refused.append(shown)
+            else:
+                todo.append((shown, step))
+        if journal.state == "complete":
+            if not todo:  # the last one can still be taken back
+                return outcome
+            journal = Journal("writing", [])
+        comparison.pack.sync()
+        work = _Work(folder, comparison, place, here, outcome)
+        made = work.carry_out(todo, journal)
+        _write(folder, Journal("complete", made))
+        return outcome
+
+
+def undo(folder: Path, workspace: Path) -> Outcome:
+    """Take back what was applied last; the changes are pending again. Raises ReviewError."""
+    with _open(folder, workspace) as (comparison, here):
+        journal = _read(folder)
+        if not journal.steps:
+            raise ReviewError("nothing was applied that could be taken back.")
+        outcome = Outcome()
+        place = Place(here, comparison.pack)
+        outcome.kept += _clear(place, journal)
+        steps = journal.steps
+        if not journal.undoing:
+            steps = [Step(step.path, step.after, step.before) for step in steps]
+        todo: list[tuple[Shown, Step]] = []
+        for step in steps:
+            shown = _shown(step)
+            now = _now(here, shown.change.path)
+            if any(_is(comparison, here, step, was, now) for was in (step.before, step.after)):
+                todo.append((shown, step))
+            else:
+                outcome.conflicts.append(_stuck(shown, "it was changed here since"))
+        work = _Work(folder, comparison, place, here, outcome)
+        work.carry_out(todo, Journal("writing", list(steps), undoing=True))
+        rest = {os.fsencode(shown.change.path) for shown in outcome.conflicts}
+        left = [Step(s.path, s.after, s.before) for s in steps if s.path in rest]
+        _write(folder, Journal("complete", left))
+        return outcome
+
+
+def discard(folder: Path, paths: Sequence[str]) -> list[Change]:
+    """Have the named paths of the snapshot as they were; what changed back. Raises ReviewError."""
+    with _open(folder, folder / WORK) as (comparison, work):
+        changes = chosen(comparison.changes(), paths)
+        place = Place(work, comparison.pack)
+        for change in reversed(changes):
+            if change.old is None or change.status == "T":
+                with _told(change.path):
+                    place.remove(change.path, _anything)
+                    place.prune(change.path, lambda path: path in comparison.base.names)
+        for change in changes:
+            if change.old is not None:
+                with _told(change.path):
+                    was = comparison.base.names[change.path]
+                    place.prepare(change.path, was, was.mode)
+                    place.commit(change.path, _anything)
+        return changes
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (BlockedError, OSError) as error:
+        raise ReviewError(
+            f"{path!a} in the snapshot cannot be put back: {error}.",
+            hint="Throw all changes away: corral discard NAME",
+        ) from error
+
+
+def _anything(_found: Found | None) -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def _open(folder: Path, workspace: Path) -> Iterator[tuple[Comparison, int]]:
+    """The comparison, and a descriptor of the folder that is to be changed."""
+    with (
+        snapshot(folder, write=True) as (base, pack),
+        opened(folder / WORK) as work,
+        opened(workspace) as here,
+    ):
+        try:
+            yield Comparison(base, pack, work), here
+        except OSError as error:
+            raise ReviewError(
+                f"the changes cannot be put in place: {error.strerror or error}.",
+                hint="Each file is the old one or the new one. Once there is room, say the same "
+                "again.",
+            ) from error
+
+
+def _staged(
+    comparison: Comparison, shown: Shown, twins: dict[str, int]
+) -> tuple[Shown, Step] | None:
+    """A change with its content in the pack, judged by that; None while it is being written."""
+    change, names = shown.change, comparison.base.names
+    raw = os.fsencode(change.path)
+    before = names.get(change.path)
+    if before is not None and before.kind not in ("file", "link"):
+        before = None
+    after: Was | None = None
+    new = change.new
+    if new is not None and new.kind == "file" and not change.problem:
+        try:
+            offset, size, seen, mode = steady(comparison.work, change.path, comparison.pack)
+        except BlockingIOError:
+            return None
+        except OSError:
+            change = msgspec.structs.replace(change, problem="it cannot be read")
+        else:
+            new = Side(kind="file", mode=mode, size=size)
+            after = Was(raw, "file", mode, size, offset, b"", NONE, seen)
+            change = msgspec.structs.replace(change, new=new)
+    elif new is not None and new.kind == "link":
+        now = comparison.found[change.path].signature
+        after = Was(raw, "link", 0o777, new.size, 0, os.fsencode(new.link), NONE, now)
+    old = comparison.old_content(change.path, change.old)
+    content = os.fsencode(new.link) if new is not None and new.kind == "link" else b""
+    if after is not None and after.kind == "file":
+        content = comparison.pack.read(after.offset, min(after.size, MAX_SHOWN))
+    found = dangers(change, Contents(old, content), comparison.found, twins)
+    pair = Pair(change, shown.pair.moved_from)
+    return (
+        msgspec.structs.replace(shown, pair=pair, dangers=found),
+        Step(raw, before, after),
+    )
+
+
+class _Work:
+    """Steps that are being made."""
+
+    def __init__(
+        self, folder: Path, comparison: Comparison, place: Place, here: int, outcome: Outcome
+    ) -> None:
+        self._folder = folder
+        self._comparison = comparison
+        self._place = place
+        self._here = here
+        self._outcome = outcome
+
+    def carry_out(self, todo: list[tuple[Shown, Step]], journal: Journal) -> list[Step]:
+        """Make steps; what is blocked is a conflict. Returns all that undoing has to take back."""
+        made = {step.path: step for step in journal.steps}
+        for batch in _batches(todo):
+            for _shown, step in batch:
+                first = made.get(step.path, step)
+                made[step.path] = Step(step.path, first.before, step.after)
+            steps = list(made.values())
+            _write(self._folder, Journal("writing", steps, journal.undoing))
+            self._place.expect(len(batch))
+            ready = self._prepared(batch)
+            self._place.sync()
+            crash_point("apply-written")
+            _write(self._folder, Journal("placing", steps, journal.undoing))
+            for shown, step in ready:
+                try:
+                    self._make(step)
+                except BlockedError as error:
+                    self._outcome.conflicts.append(_stuck(shown, error.reason))
+                else:
+                    self._outcome.applied.append(shown)
+        self._place.sync()
+        write_base(self._folder, self._comparison.base)
+        crash_point("apply-remembered")
+        return list(made.values())
+
+    def _prepared(self, batch: list[tuple[Shown, Step]]) -> list[tuple[Shown, Step]]:
+        """Those whose new content is beside its place, or that need none."""
+        ready = []
+        try:
+            for shown, step in batch:
+                path = os.fsdecode(step.path)
+                try:
+                    if step.after is not None and not self._is_made(step):
+                        mode = step.after.mode if step.after.here != NONE else None
+                        self._place.prepare(path, step.after, mode)
+                except BlockedError as error:
+                    self._outcome.conflicts.append(_stuck(shown, error.reason))
+                else:
+                    ready.append((shown, step))
+        except BaseException:
+            for _shown, step in batch:
+                self._place.clear(os.fsdecode(step.path), ())
+            raise
+        return ready
+
+    def _is_made(self, step: Step) -> bool:
+        now = _now(self._here, os.fsdecode(step.path))
+        return _is(self._comparison, self._here, step, step.after, now)
+
+    def _make(self, step: Step) -> None:
+        path = os.fsdecode(step.path)
+        names, found = self._comparison.base.names, self._comparison.found
+
+        def allowed(now: Found | None) -> bool:
+            return _is(self._comparison, self._here, step, step.before, now)
+
+        if not self._is_made(step):
+            if step.after is None:
+                self._place.remove(path, allowed)
+                self._place.prune(path, lambda above: above in found)
+            else:
+                self._place.commit(path, allowed)
+        if step.after is None:
+            names.pop(path, None)
+            return
+        now = _now(self._here, path)
+        here = now.signature if now is not None else NONE
+        names[path] = msgspec.structs.replace(step.after, here=here)
+
+
+def _batches(todo: list[tuple[Shown, Step]]) -> Iterator[list[tuple[Shown, Step]]]:
+    """Removals, what is inside first; then the rest. Each some at a time."""
+    gone = sorted((one for one in todo if one[1].after is None), key=_path, reverse=True)
+    rest = sorted((one for one in todo if one[1].after is not None), key=_path)
+    for part in (gone, rest):
+        for begin in range(0, len(part), _AT_ONCE):
+            yield part[begin : begin + _AT_ONCE]
+
+
+def _path(one: tuple[Shown, Step]) -> bytes:
+    return one[1].path
+
+
+def _clear(place: Place, journal: Journal) -> list[str]:
+    """Remove what an interrupted apply left; what is none of it stays, and is named."""
+    if journal.state == "complete":
+        return []
+    found = []
+    for step in journal.steps:
+        known = (step.before, step.after) if journal.state == "placing" else ()
+        stranger = place.clear(os.fsdecode(step.path), known)
+        if stranger is not None:
+            found.append(stranger)
+    return found
+
+
+def _now(here: int, path: str) -> Found | None:
+    """What a path is in the user's folder; what is below no folder is nothing."""
+    try:
+        return found_in(here, path)
+    except OSError:
+        return None
+
+
+def _is(comparison: Comparison, here: int, step: Step, was: Was | None, now: Found | None) -> bool:
+    """Whether what is at a step's path is what it was, or is to be. A folder counts as nothing."""
+    if was is None or now is None or now.kind == "folder":
+        now = None if now is None or now.kind == "folder" else now
+        return was is None and now is None
+    if was.kind != now.kind:
+        return False
+    if was.kind == "link":
+        return was.link == os.fsencode(now.link)
+    if was.side.executable != now.side.executable:
+        return False
+    return was.here == now.signature or comparison.holds(here, os.fsdecode(step.path), was)
+
+
+def _stuck(shown: Shown, reason: str) -> Shown:
+    return msgspec.structs.replace(shown, standing=Standing("conflict", reason))
+
+
+def _shown(step: Step) -> Shown:
+    change = Change(
+        path=os.fsdecode(step.path),
+        old=step.before.side if step.before else None,
+        new=step.after.side if step.after else None,
+    )
+    return Shown(pair=Pair(change), dangers=(), standing=Standing("clean"))
+
+
+def _read(folder: Path) -> Journal:
+    try:
+        return msgspec.msgpack.decode((folder / JOURNAL).read_bytes(), type=Journal)
+    except FileNotFoundError:
+        return Journal("complete", [])
+    except (OSError, ValueError) as error:
+        raise ReviewError(
+            f"what was applied last cannot be read: {error}.",
+            hint=f"Remove {folder / JOURNAL}; it can then not be taken back.",
+        ) from error
+
+
+def _write(folder: Path, journal: Journal) -> None:
+    write_atomically(folder / JOURNAL, msgspec.msgpack.encode(journal), mode=0o600)

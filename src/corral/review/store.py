@@ -1,0 +1,331 @@
+"""Reviews on disk: one folder for each sandbox's name, private to the user.
+
+    reviews/NAME/              below the state folder
+        review.json            of which folder, since when
+        N/                     the snapshot of agent N, see `snapshot` and `applying`
+    reviews/.NAME.running      flock(2), held while a sandbox works on it
+    reviews/.NAME.changing     flock(2), held while it is made, applied or thrown away
+    reviews/.NAME.new          a snapshot that is being made
+    reviews/.gone-*            what is being removed
+
+The kernel drops a lock when its holder ends, however that comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ReviewError, SandboxStateError
+from ..host import repository
+from ..host.copies import remove_tree
+from ..paths import state_dir
+from ..proc import crash_point
+from ..spec.files import write_atomically
+from ..spec.text import printable
+from ..spec.values import NAME_PATTERN
+from . import applying
+from .applying import Accept, Outcome
+from .compare import Comparison
+from .model import Change
+from .showing import Shown, chosen, judged
+from .snapshot import WORK, make, snapshot
+from .tree import opened
+
+_META = "review.json"
+_GONE = ".gone-"
+_SHOWN = 5
+
+Hidden = Callable[[str, bool], bool]
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which folder a review is. created: seconds since 1970. agents: their numbers."""
+
+    workspace: str
+    created: float
+    agents: tuple[int, ...] = (1,)
+    version: int = 1
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox works on. pending: changes of earlier runs that it goes on from.
+
+    notices: what the user should know.
+    """
+
+    work: str
+    pending: int
+    notices: tuple[str, ...]
+
+
+def names() -> list[str]:
+    """Every sandbox that has a review."""
+    root = _root()
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if NAME_PATTERN.fullmatch(entry.name) and (entry / _META).exists()
+    )
+
+
+class Review:
+    """What is kept of the changes of the sandbox `name`."""
+
+    def __init__(self, name: str) -> None:
+        if not NAME_PATTERN.fullmatch(name):
+            raise ReviewError(
+                f"“{printable(name, 60)}” is not a name for a sandbox.",
+                hint="See those that have changes: corral diff",
+            )
+        self.name = name
+        self.folder = _root() / name
+
+    @classmethod
+    def find(cls, name: str) -> Review:
+        """One that exists. Raises ReviewError."""
+        found = cls(name)
+        if not found.exists():
+            known = ", ".join(names()) or "none"
+            raise ReviewError(
+                f"there are no changes of a sandbox {name} to review.",
+                hint=f"Start one with --review. Those that have some: {known}.",
+            )
+        return found
+
+    def exists(self) -> bool:
+        """Whether there is a snapshot."""
+        return (self.folder / _META).exists()
+
+    def meta(self) -> Meta:
+        """Of which folder it is. Raises ReviewError."""
+        try:
+            return msgspec.json.decode((self.folder / _META).read_bytes(), type=Meta)
+        except (OSError, ValueError) as error:
+            raise ReviewError(
+                f"{self.folder / _META} cannot be read: {error}.",
+                hint=f"Throw the changes away: corral discard {self.name}",
+            ) from error
+
+    def agent(self, number: int) -> Path:
+        """The folder of an agent's snapshot. Raises ReviewError."""
+        agents = self.meta().agents
+        if number not in agents:
+            raise ReviewError(
+                f"the sandbox {self.name} has no agent {number} under review.",
+                hint=f"There are: {', '.join(map(str, agents))}.",
+            )
+        return self.folder / str(number)
+
+    # A sandbox that works on it
+
+    @contextlib.contextmanager
+    def begin(self, workspace: str, hidden: Hidden | None) -> Iterator[Begun]:
+        """Have a snapshot of `workspace` to work on, new or with changes that are pending.
+
+        Raises ReviewError, SandboxStateError.
+        """
+        with contextlib.ExitStack() as stack:
+            with self.changing():
+                stack.enter_context(self._running())
+                begun = self._begin(workspace, hidden)
+            yield begun
+
+    def _begin(self, workspace: str, hidden: Hidden | None) -> Begun:
+        notices: list[str] = []
+        if self.exists():
+            other = self.meta().workspace
+            if other != workspace:
+                raise ReviewError(
+                    f"there are changes of a sandbox {self.name} on {printable(other)}.",
+                    hint=f"Apply or discard them (corral diff {self.name}), or give this one "
+                    "another name: --name NAME",
+                )
+            pending = self.changes()
+            if pending:
+                moved = sum(1 for shown in pending if shown.standing.state == "conflict")
+                notices.append(
+                    f"going on from {_count(len(pending))} not applied yet: corral diff "
+                    f"{self.name}. What you changed in your folder since the snapshot was made is "
+                    "not in the sandbox."
+                )
+                if moved:
+                    notices.append(f"{_count(moved)} of these are in conflict with yours.")
+                return self._begun(len(pending), notices)
+            self._remove()
+        left = self._make(workspace, hidden)
+        if left:
+            shown = ", ".join(printable(path) for path in left[:_SHOWN])
+            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+            notices.append(
+                f"not in the snapshot, as it cannot be read or is no plain file: {shown}{more}"
+            )
+        return self._begun(0, notices)
+
+    def _begun(self, pending: int, notices: Sequence[str]) -> Begun:
+        return Begun(work=str(self.agent(1) / WORK), pending=pending, notices=tuple(notices))
+
+    def _make(self, workspace: str, hidden: Hidden | None) -> list[str]:
+        if repository.linked_worktree(Path(workspace, ".git")) is not None:
+            raise ReviewError(
+                "the workspace is a linked git worktree: its repository is elsewhere, and what an "
+                "agent does there cannot be held back.",
+                hint="Review works on a clone (git clone), or on the main worktree.",
+            )
+        if str(self.folder).startswith(workspace.rstrip("/") + "/"):
+            raise ReviewError(
+                f"the snapshot would be in the workspace: {self.folder}.",
+                hint="Set CORRAL_STATE_DIR to a folder outside of it.",
+            )
+        fresh = self.folder.with_name(f".{self.name}.new")
+        try:
+            with contextlib.suppress(FileNotFoundError):  # left by one that was killed
+                remove_tree(fresh)
+            fresh.mkdir(mode=0o700)
+            base = make(workspace, fresh / "1", hidden)
+            meta = Meta(workspace=workspace, created=time.time())
+            crash_point("snapshot-made")
+            write_atomically(fresh / _META, msgspec.json.encode(meta), mode=0o600)
+            fresh.rename(self.folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                remove_tree(fresh)
+            raise ReviewError(
+                f"no snapshot of {printable(workspace)} can be made: {error.strerror or error}.",
+                hint="It needs room twice for what is in the folder (CORRAL_STATE_DIR says where).",
+            ) from error
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_tree(fresh)
+            raise
+        return base.left
+
+    # Looking, applying, throwing away
+
+    @contextlib.contextmanager
+    def comparison(self, agent: int = 1) -> Iterator[tuple[Comparison, int]]:
+        """The snapshot beside what it is now, and a descriptor of the user's folder.
+
+        Raises ReviewError.
+        """
+        folder = self.agent(agent)
+        with (
+            snapshot(folder) as (base, pack),
+            opened(folder / WORK) as work,
+            opened(Path(self.meta().workspace)) as here,
+        ):
+            try:
+                yield Comparison(base, pack, work), here
+            except OSError as error:
+                raise ReviewError(
+                    f"the changes of {self.name} cannot be read: {error.strerror or error}."
+                ) from error
+
+    def changes(self, paths: Sequence[str] = (), agent: int = 1) -> list[Shown]:
+        """What changed, judged. Raises ReviewError."""
+        with self.comparison(agent) as (comparison, here):
+            return judged(comparison, here, chosen(comparison.changes(), paths))
+
+    def repository_changes(self, agent: int = 1) -> list[Change]:
+        """What changed in git's folders, which is neither shown nor applied unless it is named."""
+        with self.comparison(agent) as (comparison, _here):
+            return [change for change in comparison.changes() if change.repository]
+
+    def apply(self, paths: Sequence[str], accept: Accept, agent: int = 1) -> Outcome:
+        """Apply changes to the user's folder, see `applying.apply`."""
+        with self.changing():
+            workspace = Path(self.meta().workspace)
+            return applying.apply(self.agent(agent), workspace, paths, accept)
+
+    def undo(self, agent: int = 1) -> Outcome:
+        """Take back what was applied last."""
+        with self.changing():
+            return applying.undo(self.agent(agent), Path(self.meta().workspace))
+
+    def discard(self, paths: Sequence[str], agent: int = 1) -> list[Change]:
+        """Throw changes away; all, and the snapshot with them, when no path is named.
+
+        Raises ReviewError, SandboxStateError while a sandbox works on it.
+        """
+        with self.changing(), self._running():
+            if paths:
+                return applying.discard(self.agent(agent), paths)
+            self._remove()
+            return []
+
+    def _remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what is gone, also what a command that was killed has left of it."""
+        with _locked(self.folder.with_name(".sweeping"), wait=False) as mine:
+            for folder in self.folder.parent.glob(f"{_GONE}*") if mine else ():
+                with contextlib.suppress(FileNotFoundError):
+                    remove_tree(folder)
+
+    # Locks
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nobody else makes, applies or throws away meanwhile."""
+        with _locked(self._lock("changing"), wait=True):
+            yield
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        with _locked(self._lock("running"), wait=False) as mine:
+            if not mine:
+                raise SandboxStateError(
+                    f"a sandbox {self.name} works on its snapshot.",
+                    hint="Wait until it has ended or stop it, or give another one another name: "
+                    "--name NAME",
+                )
+            yield
+
+    def is_running(self) -> bool:
+        """Whether a sandbox works on it now."""
+        with _locked(self._lock("running"), wait=False) as mine:
+            return not mine
+
+    def _lock(self, what: str) -> Path:
+        return self.folder.with_name(f".{self.name}.{what}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock; without waiting, False when another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
+def _count(number: int) -> str:
+    return f"{number:,} change{'' if number == 1 else 's'}"
+
+
+def _root() -> Path:
+    root = state_dir() / "reviews"
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ReviewError(
+            f"the folder {root} cannot be made: {error.strerror}.",
+            hint="Set CORRAL_STATE_DIR to a folder that you can write.",
+        ) from error
+    return root

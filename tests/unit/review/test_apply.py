@@ -1,0 +1,306 @@
+"""Changes reach the user's folder only when they are applied, whole or not at all, never over the
+user's own, and can be taken back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from corral.errors import ReviewError, SandboxStateError
+from corral.proc.crash import VARIABLE
+from corral.review.placing import RESERVED
+from corral.review.store import Review
+from tests.unit.review.conftest import Case, paths
+from tests.unit.review.test_patch import TREE
+from tests.unit.review.trees import Tree, build, read
+
+OLD: Tree = {"a": b"a\n", "d/b": b"b\n", "d/gone": b"gone\n", "l": "a", "run": (b"#!/bin/sh\n",)}
+NEW: Tree = {"a": b"a2\n", "d/b": b"b\n", "new/deep/c": b"c\n", "l": "d", "run": (b"#!/bin/sh\n",)}
+
+
+def test_nothing_changes_here_until_it_is_applied(case: Case) -> None:
+    case.begin(OLD)
+    assert case.changed() == []
+    case.agent_makes(NEW)
+    assert case.now == OLD
+    assert case.changed() == ["M a", "D d/gone", "M l", "A new/deep/c"]
+    outcome = case.apply()
+    assert outcome.whole and len(outcome.applied) == 4
+    assert case.now == NEW
+    assert case.changed() == []
+    assert case.apply().applied == []
+
+
+def test_some_paths_are_applied_and_the_rest_stays(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    assert paths(case.apply("new", "a").applied) == ["a", "new/deep/c"]
+    assert case.now == {**OLD, "a": b"a2\n", "new/deep/c": b"c\n"}
+    assert case.changed() == ["D d/gone", "M l"]
+
+
+def test_what_was_changed_here_meanwhile_is_never_overwritten(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes({**NEW, "both": b"agent\n", "same": b"same\n", "d/b": b"agent\n"})
+    (case.here / "a").write_bytes(b"mine\n")
+    (case.here / "both").write_bytes(b"mine\n")
+    (case.here / "same").write_bytes(b"same\n")
+    (case.here / "d" / "gone").write_bytes(b"mine, too\n")
+    (case.here / "d" / "b").unlink()
+    (case.here / "l").unlink()
+    (case.here / "l").mkdir()
+    outcome = case.apply()
+    reasons = {one.change.path: one.standing.reason for one in outcome.conflicts}
+    assert reasons == {
+        "a": "it was changed here, too",
+        "both": "there is another one here",
+        "d/gone": "it was changed here, too",
+        "d/b": "it was removed here",
+        "l": "it is a folder here",
+    }
+    assert paths(outcome.applied) == ["new/deep/c", "same"]
+    assert (case.here / "a").read_bytes() == b"mine\n"
+    assert (case.here / "d" / "gone").read_bytes() == b"mine, too\n"
+    # Once they are resolved, nothing is left of them.
+    (case.here / "a").write_bytes(b"a\n")
+    assert paths(case.apply("a").applied) == ["a"]
+
+
+def test_a_touched_file_is_no_changed_file(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    os.utime(case.here / "a", (1, 1))
+    (case.here / "a").chmod(0o600)
+    assert case.apply().whole
+    assert (case.here / "a").stat().st_mode & 0o777 == 0o600, "the mode is the user's"
+
+
+def test_folders_and_files_take_each_others_place(case: Case) -> None:
+    case.begin({"a": b"file", "b/x": b"x", "b/y/z": b"z", "l": "b"})
+    new: Tree = {"a/x": b"x2", "b": b"file", "l/inside": b"y"}
+    case.agent_makes(new)
+    outcome = case.apply()
+    assert outcome.whole, outcome.conflicts
+    assert case.now == new
+    assert case.review.undo().whole
+    assert case.now == {"a": b"file", "b/x": b"x", "b/y/z": b"z", "l": "b"}
+
+
+def test_a_folder_with_files_of_the_users_stays(case: Case) -> None:
+    case.begin({"b/x": b"x"})
+    (case.here / "b" / "mine").touch()
+    case.agent_makes({"b": b"file"})
+    outcome = case.apply()
+    assert paths(outcome.applied) == ["b/x"] and paths(outcome.conflicts) == ["b"]
+    assert case.now == {"b/mine": b""}
+
+
+def test_the_executable_bit_is_a_change_that_needs_a_yes(case: Case) -> None:
+    case.begin({"a": b"x", "b": (b"x",)})
+    case.agent_makes({"a": (b"x",), "b": b"x"})
+    (case.here / "a").chmod(0o640)
+    outcome = case.apply()
+    assert paths(outcome.refused) == ["a"] and paths(outcome.applied) == ["b"]
+    assert case.apply("a", dangerous=True).whole
+    assert (case.here / "a").stat().st_mode & 0o777 == 0o750
+    assert (case.here / "b").stat().st_mode & 0o777 == 0o644
+
+
+def test_undoing_brings_back_what_was_there_and_the_changes_are_pending_again(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    before = case.changed()
+    case.apply()
+    assert case.review.undo().whole
+    assert case.now == OLD
+    assert case.changed() == before
+    with pytest.raises(ReviewError, match="nothing was applied"):
+        case.review.undo()
+    assert case.apply().whole
+    assert case.now == NEW
+
+
+def test_undoing_leaves_what_was_changed_since(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    case.apply()
+    (case.here / "a").write_bytes(b"mine\n")
+    outcome = case.review.undo()
+    assert paths(outcome.conflicts) == ["a"]
+    assert case.now == {**OLD, "a": b"mine\n"}
+    (case.here / "a").write_bytes(b"a2\n")
+    assert case.review.undo().whole
+    assert case.now == OLD
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(old=TREE, new=TREE)
+def test_any_tree_is_applied_and_taken_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    old: Tree,
+    new: Tree,
+) -> None:
+    root = tmp_path_factory.mktemp("any")
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(root / "state"))
+    case = Case(root)
+    case.begin(old)
+    case.agent_makes(new)
+    assert case.apply(dangerous=True).whole
+    assert case.now == new
+    assert case.apply().applied == []
+    if new != old:
+        assert case.review.undo().whole
+    assert case.now == old
+    case.review.discard((["."] and [path.split("/")[0] for path in {**old, **new}]) or ["x"])
+    assert read(case.work) == old
+
+
+def test_discarding_some_leaves_the_rest(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes({**NEW, "run": b"no program", "x/y": b""})
+    gone = case.review.discard(["a", "run", "x", "d"])
+    assert [change.path for change in gone] == ["a", "d/gone", "run", "x/y"]
+    assert case.changed() == ["M l", "A new/deep/c"]
+    assert not (case.work / "x").exists()
+    case.review.discard([])
+    with pytest.raises(ReviewError, match="no changes"):
+        Review.find("demo")
+    assert case.now == OLD
+
+
+def test_a_next_run_goes_on_from_what_is_pending(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    (case.here / "a").write_bytes(b"mine\n")
+    with case.review.begin(str(case.here), None) as begun:
+        assert begun.pending == 4 and read(case.work) == NEW
+        assert "1 change of these" in begun.notices[1]
+        with pytest.raises(SandboxStateError), case.review.begin(str(case.here), None):
+            pass
+        with pytest.raises(SandboxStateError):
+            case.review.discard([])
+        assert case.review.is_running()
+    assert not case.review.is_running()
+    (case.here / "a").write_bytes(b"a\n")
+    case.apply()
+    with case.review.begin(str(case.here), None) as begun:
+        assert begun.pending == 0 and read(case.work) == NEW
+    (case.work / "a").write_bytes(b"x")
+    with (
+        pytest.raises(ReviewError, match="changes of a sandbox demo on"),
+        case.review.begin(str(case.here / "d"), None),
+    ):
+        pass
+
+
+def test_masked_files_are_neither_shown_nor_changed(case: Case) -> None:
+    build(case.here, {".env": b"secret", "d/key": b"secret", "a": b"a"})
+
+    def hidden(path: str, _folder: bool) -> bool:
+        return path in (".env", "d/key")
+
+    with case.review.begin(str(case.here), hidden):
+        assert read(case.work) == {".env": b"", "d/key": b"", "a": b"a"}
+        assert b"secret" not in (case.review.folder / "1" / "base.pack").read_bytes()
+        (case.work / "d").rename(case.work / "e")
+        (case.work / ".env").unlink()
+    assert case.changed() == ["A e/key"]
+    case.apply()
+    assert case.now == {".env": b"secret", "d/key": b"secret", "a": b"a", "e/key": b""}
+
+
+CRASH = """
+import sys
+from corral.review.store import Review
+Review("demo").undo() if sys.argv[1:] else Review("demo").apply([], lambda shown: True)
+"""
+
+
+@pytest.mark.parametrize("undo", [False, True], ids=["apply", "undo"])
+@pytest.mark.parametrize(
+    "point",
+    ["apply-written", "apply-taken", "apply-exchanged", "apply-placed", "apply-remembered"],
+)
+def test_killed_at_any_point_each_file_is_old_or_new_and_again_finishes(
+    case: Case, point: str, undo: bool
+) -> None:
+    old: Tree = {f"{n}": b"old %d" % n for n in range(6)} | {"gone": b"gone"}
+    new: Tree = {f"{n}": b"new %d" % n for n in range(6)} | {"come": b"come"}
+    case.begin(old)
+    case.agent_makes(new)
+    if undo:
+        case.apply()
+        old, new = new, old
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, *(["undo"] if undo else [])],
+        env={**os.environ, VARIABLE: point},
+        timeout=30,
+    )
+    assert done.returncode == -signal.SIGKILL
+    for path, content in read(case.here).items():
+        assert content in (old.get(path), new.get(path)) or path.endswith(RESERVED)
+    if undo:
+        with pytest.raises(ReviewError, match="was interrupted"):
+            case.apply()
+        assert case.review.undo().whole
+    else:
+        assert case.apply().whole
+    assert case.now == new
+    if not undo:
+        assert case.review.undo().whole
+        assert case.now == old
+        assert len(case.changed()) == 8
+
+
+def test_an_edit_between_the_look_and_the_exchange_survives(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from corral.review import placing
+
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    real = placing._exchange
+
+    def late(folder: int, one: str, other: str) -> bool:
+        if other == "a" and not late.done:  # type: ignore[attr-defined]
+            late.done = True  # type: ignore[attr-defined]
+            (case.here / "a").write_bytes(b"saved by an editor at the last moment\n")
+        return real(folder, one, other)
+
+    late.done = False  # type: ignore[attr-defined]
+    monkeypatch.setattr(placing, "_exchange", late)
+    outcome = case.apply()
+    assert paths(outcome.conflicts) == ["a"]
+    assert (case.here / "a").read_bytes() == b"saved by an editor at the last moment\n"
+    assert not [entry for entry in case.here.iterdir() if entry.name.endswith(RESERVED)]
+
+
+def test_a_full_disk_leaves_everything_as_it_was(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from corral.review.pack import Pack
+
+    case.begin(OLD)
+    case.agent_makes(NEW)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pack, "write_to", full)
+        with pytest.raises(ReviewError, match="No space left"):
+            case.apply()
+    assert not list(Path(case.here).rglob(f"*{RESERVED}"))
+    assert case.apply().whole and case.now == NEW
