@@ -120,7 +120,7 @@ def stop(record: Record, seconds: float) -> bool:
 
 
 def remove(name: str, *, force: bool) -> None:
-    """`corral rm`."""
+    """`corral rm`; changes that are held back stay, for `corral diff`."""
     record = Record.find(name)
     if force:
         stop(record, 0.0)
@@ -155,6 +155,13 @@ def show_end(record: Record) -> None:
     status = record.status()
     for message in status.notices:
         say(f"warning: {message}")
+    with contextlib.suppress(CorralError):
+        spec = record.request().spec
+        if spec.workspace.reviewed:
+            from ..review.working import summary
+
+            for _level, message in summary(spec):
+                say(message)
     if status.problem is not None:
         say(f"it had ended by itself: {status.problem.message}")
 
@@ -174,7 +181,7 @@ def _check_free(record: Record, workspace: str) -> None:
             "one another name: corral up NAME",
         )
     kept = record.request().spec.workspace
-    if kept.copy is not None:
+    if kept.copy is not None and not kept.review:
         raise SandboxStateError(
             f"the sandbox {name} is a fork, with a workspace of its own in {kept.copy}.",
             hint=f"Start it: corral start {name}. Or give this one another name: corral up NAME",

@@ -34,6 +34,7 @@ KEYS = {
     "limit_io_write": "limits.io_write",
     "checkpoints": "machine.checkpoints",
     "read_only": "workspace.read_only",
+    "review": "workspace.review",
     "mask": "workspace.mask",
     "unprotect": "workspace.unprotect",
     "share": "share",
@@ -180,6 +181,12 @@ _SANDBOX = (
     ),
     click.option(
         "--ro", "read_only", is_flag=True, default=None, help="The workspace is read-only."
+    ),
+    click.option(
+        "--review",
+        is_flag=True,
+        default=None,
+        help="Hold changes of the workspace back; then: corral diff, apply, discard.",
     ),
     click.option("-u", "--user", metavar="NAME", help="Who runs CMD: your own name, or root."),
     click.option(

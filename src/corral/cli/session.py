@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import CommandNotFoundError, CorralError
-from ..events import Failed, Notice, Report, Started
+from ..events import Failed, Notice, Phase, Report, Started
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, Sandbox, host_facts, make_plan, prepare, start, sweep
@@ -41,15 +42,16 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
     try:
         spec = wanted_spec(wanted, folder, environ, report)
         facts = host_facts(report, assume_yes=wanted.assume_yes)
-        plan = make_plan(spec, facts, environ)
-        sweep()
-        parts = prepare(plan, facts, report)
-        refusals = Refusals(report, plan.network)
-        session = _Session(request, spec, plan, parts, refusals, progress, environ)
-        try:
-            return asyncio.run(session.run())
-        finally:
-            refusals.tell()
+        with reviewed(spec, report) as spec:
+            plan = make_plan(spec, facts, environ)
+            sweep()
+            parts = prepare(plan, facts, report)
+            refusals = Refusals(report, plan.network)
+            session = _Session(request, spec, plan, parts, refusals, progress, environ)
+            try:
+                return asyncio.run(session.run())
+            finally:
+                refusals.tell()
     except CorralError as error:
         progress.stop()
         if not wanted.as_json:
@@ -73,6 +75,21 @@ def wanted_spec(wanted: Wanted, folder: Path, environ: Mapping[str, str], report
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))
     return spec
+
+
+@contextlib.contextmanager
+def reviewed(spec: Spec, report: Report) -> Iterator[Spec]:
+    """The Spec with a snapshot in place of the workspace, if its changes are to be held back."""
+    if not spec.workspace.reviewed:
+        yield spec
+        return
+    from ..review.working import working_copy
+
+    report(Phase(name="snapshot", message="copying the workspace"))
+    with working_copy(spec) as (spec, notices):
+        for message in notices:
+            report(Notice(level="info", message=message))
+        yield spec
 
 
 class _Session:
@@ -115,6 +132,14 @@ class _Session:
             if self._attachment.execution is not None:
                 for message in watch.notices():
                     self._report(Notice(level="warning", message=message))
+                self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        if self._spec.workspace.reviewed:
+            from ..review.working import summary
+
+            for level, message in summary(self._spec):
+                self._report(Notice(level=level, message=message))
 
     async def _command(self, sandbox: Sandbox) -> int:
         self._progress.stop()

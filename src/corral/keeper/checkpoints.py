@@ -277,7 +277,9 @@ def free_names(name: str, count: int) -> list[str]:
 def forked_request(request: Request, record: Record) -> Request:
     """What a fork is asked to be: as its source, under its own name, on its own workspace."""
     spec = request.spec
-    workspace = msgspec.structs.replace(spec.workspace, copy=str(record.folder / WORKSPACE))
+    workspace = msgspec.structs.replace(
+        spec.workspace, copy=str(record.folder / WORKSPACE), review=False
+    )
     network = any_ports(spec.network)
     spec = msgspec.structs.replace(spec, name=record.name, workspace=workspace, network=network)
     return msgspec.structs.replace(request, spec=spec, created=time.time())

@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from ..errors import CorralError, SandboxGoneError
 from ..events import Event, Failed, Notice, Phase, Report
 from ..journal import Journal
 from ..plan import Plan
+from ..review.working import summary, working_copy
 from ..sandbox import Parts, host_facts, make_plan, prepare, saved, start, sweep
 from ..sandbox.appearances import Watch
 from ..sandbox.run_folder import run_folder
@@ -77,6 +80,7 @@ class _Life:
             state="starting", since=time.time(), keeper=os.getpid(), boot=boot_id()
         )
         self._notices: list[str] = []
+        self._holding = contextlib.ExitStack()
         self._plan: Plan
         self._parts: Parts
         record.write_status(self._status)
@@ -86,7 +90,11 @@ class _Life:
         self._keeper.become("starting")
         request, report = self._request, self._keeper.report
         facts = host_facts(report)
-        self._plan = make_plan(request.spec, facts, request.environ, kept=True)
+        spec, notices = self._holding.enter_context(working_copy(request.spec))
+        for message in notices:
+            report(Notice(level="info", message=message))
+        self._request = request = msgspec.structs.replace(request, spec=spec)
+        self._plan = make_plan(spec, facts, request.environ, kept=True)
         sweep()
         self._parts = prepare(self._plan, facts, report)
 
@@ -188,8 +196,9 @@ class _Life:
         self._keeper.box = None
         if begun.is_set():
             self._notices = list(watch.notices())
-            for message in self._notices:
-                self._keeper.report(Notice(level="warning", message=message))
+            found = [("warning", message) for message in self._notices]
+            for level, message in (*found, *summary(self._request.spec)):
+                self._keeper.report(Notice(level=level, message=message))
 
     def _hello(self) -> messages.Hello:
         agent = self._plan.agents[0]
@@ -241,6 +250,7 @@ class _Life:
 
     def close(self) -> None:
         """No more comes."""
+        self._holding.close()
         self._events.close()
         self._console.close()
 

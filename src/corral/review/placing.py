@@ -105,7 +105,7 @@ class Place:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(beside, dir_fd=folder)
                 raise
-        crash_point("apply-placed")
+        _placed()
 
     def _commit(self, folder: int, name: str, beside: str, allowed: Allowed) -> None:
         there = look(folder, name)
@@ -149,7 +149,7 @@ class Place:
                 os.unlink(beside, dir_fd=folder)
         except FileNotFoundError:
             return
-        crash_point("apply-placed")
+        _placed()
 
     def clear(self, path: str, known: Sequence[Was | None]) -> str | None:
         """Remove what an interrupted change left beside a file; its name when that is a stranger.
@@ -216,6 +216,10 @@ class Place:
             yield fd, name
         finally:
             os.close(fd)
+
+
+def _placed() -> None:
+    crash_point("apply-placed")
 
 
 def _step(fd: int, part: str, *, make: bool) -> int:

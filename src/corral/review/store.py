@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ import msgspec
 from ..errors import ReviewError, SandboxStateError
 from ..host import repository
 from ..host.copies import remove_tree
+from ..host.system import System
+from ..host.users import find_user
 from ..paths import state_dir
 from ..proc import crash_point
 from ..spec.files import write_atomically
@@ -244,6 +247,19 @@ class Review:
             workspace = Path(self.meta().workspace)
             return applying.apply(self.agent(agent), workspace, paths, accept)
 
+    def branch(
+        self, paths: Sequence[str], accept: Accept, branch: str, message: str, agent: int = 1
+    ) -> tuple[str, Outcome]:
+        """Make a commit of changes on a new branch, see `branch.commit`."""
+        from .branch import commit
+
+        with self.changing(), self.comparison(agent) as (comparison, here):
+            changes = chosen(comparison.changes(), paths)
+            workspace = Path(self.meta().workspace)
+            return commit(
+                comparison, here, workspace, changes, accept, branch, message, _identity()
+            )
+
     def undo(self, agent: int = 1) -> Outcome:
         """Take back what was applied last."""
         with self.changing():
@@ -313,6 +329,13 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
             yield True
     finally:
         os.close(fd)
+
+
+def _identity() -> str:
+    """Who commits, as the user's own configuration of git says."""
+    user = find_user(System(), shutil.which("git"))
+    name, email = user.git_name or user.name, user.git_email or f"{user.name}@localhost"
+    return " ".join(f"{name} <{email}>".replace("\n", " ").split())
 
 
 def _count(number: int) -> str:

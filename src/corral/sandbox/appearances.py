@@ -27,9 +27,10 @@ class Watch:
 
     def __init__(self, spec: Spec, plan: Plan) -> None:
         self._roots = [share.source for share in spec.shares if share.writable]
-        if not spec.workspace.read_only:
+        self._absent: list[str] = []
+        if not (spec.workspace.read_only or spec.workspace.reviewed):  # a review judges all of it
             self._roots.append(spec.workspace.on_host)
-        self._absent = [path for agent in plan.agents for path in agent.watched]
+            self._absent = [path for agent in plan.agents for path in agent.watched]
         self._before: Future[_States] = Future()
         Thread(target=self._look, daemon=True, name="watch").start()
 

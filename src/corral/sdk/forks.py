@@ -57,7 +57,7 @@ class Origin:
             )
         own = OwnFolder() if workspace is None else None
         folder = own.path / "workspace" if own else _real(workspace or Path())
-        copied = msgspec.structs.replace(spec.workspace, copy=str(folder))
+        copied = msgspec.structs.replace(spec.workspace, copy=str(folder), review=False)
         network = any_ports(spec.network)
         changed = msgspec.structs.replace(spec, name=name, workspace=copied, network=network)
         origin = cls(changed, parts, folder, own)

@@ -8,7 +8,7 @@ one with the same identity (a share's source, a variable's name) is replaced.
 The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested ({"machine":
 {"cpus": "2"}}); None, an empty list and an empty tuple count as not given. Its keys:
 
-    machine.cpus         int or text          workspace.read_only  bool
+    machine.cpus         int or text          workspace.read_only, .review  bool
     machine.memory       int or text          workspace.mask       list of patterns
     machine.accel        auto|kvm|tcg         workspace.unprotect  list of relative paths
     machine.carrier      auto|vsock|serial    share                list of SRC[:DST][:ro|:rw]

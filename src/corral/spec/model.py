@@ -77,15 +77,22 @@ class Workspace(Struct, frozen=True, kw_only=True):
     """The folder being worked on.
 
     path: absolute real path. mask: gitignore patterns relative to it (see masks.py).
-    unprotect: paths relative to it. copy: the copy of it that the sandbox has in its place, on the
-    host; in the guest it is at `path` all the same.
+    unprotect: paths relative to it. review: the sandbox gets a snapshot in its place, and changes
+    reach the folder when they are applied. copy: what the sandbox has in its place, on the host; in
+    the guest it is at `path` all the same.
     """
 
     path: str
     read_only: bool
     mask: tuple[str, ...]
     unprotect: tuple[str, ...]
+    review: bool = False
     copy: str | None = None
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether changes are held back: what cannot be written needs no snapshot."""
+        return self.review and not self.read_only
 
     @property
     def on_host(self) -> str:

@@ -100,6 +100,7 @@ def render(proposal: Proposal) -> str:
         "",
         "[workspace]",
         "# read_only = true",
+        "# review = true",
         "# Files that the sandbox does not see, as in a .gitignore file.",
     ]
     if proposal.masks:

@@ -171,6 +171,16 @@ SETTINGS: dict[str, Setting] = {
             show=show_flag,
         ),
         Setting(
+            key="workspace.review",
+            option="--review",
+            variable="CORRAL_REVIEW",
+            meaning="true: changes are held back until they are applied",
+            parse=parse_flag,
+            default=False,
+            tighter="true",
+            show=show_flag,
+        ),
+        Setting(
             key="workspace.mask",
             option="--mask",
             variable="CORRAL_MASK",

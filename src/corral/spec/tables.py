@@ -96,6 +96,12 @@ class WorkspaceTable(_Table, frozen=True, kw_only=True):
     read_only: (
         Annotated[bool, Meta(description="The sandbox cannot change the workspace.")] | UnsetType
     ) = UNSET
+    review: (
+        Annotated[
+            bool, Meta(description="Changes are held back until they are applied: corral diff.")
+        ]
+        | UnsetType
+    ) = UNSET
     mask: (
         Annotated[
             list[str],

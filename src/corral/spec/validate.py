@@ -336,6 +336,7 @@ def _workspace(merged: Merged, place: Place) -> Workspace:
     return Workspace(
         path=place.workspace,
         read_only=bool(scalar(merged, "workspace.read_only")),
+        review=bool(scalar(merged, "workspace.review")),
         mask=tuple(str(entry.value) for entry in merged["workspace.mask"]),
         unprotect=tuple(str(entry.value) for entry in merged["workspace.unprotect"]),
     )

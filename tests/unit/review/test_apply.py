@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from corral.errors import ReviewError, SandboxStateError
 from corral.proc.crash import VARIABLE
-from corral.review.placing import RESERVED
+from corral.review.compare import RESERVED
 from corral.review.store import Review
 from tests.unit.review.conftest import Case, paths
 from tests.unit.review.test_patch import TREE

@@ -147,7 +147,8 @@ def test_a_file_with_another_name_is_a_rename(tmp_path: Path) -> None:
 
 
 def test_a_users_configuration_of_git_does_not_matter(tmp_path: Path) -> None:
-    old, new = {"a\t": b"one\n\n\n"}, {"a\t": (b"two \n\n\n",), "é": b"\0"}
+    old: Tree = {"a\t": b"one\n\n\n"}
+    new: Tree = {"a\t": (b"two \n\n\n",), "é": b"\0"}
     text = diff_of(tmp_path, old, new)
     for number, option in enumerate(("--3way", "--index")):
         root = tmp_path / f"repository-{number}"

@@ -1,0 +1,131 @@
+"""`corral diff`: what a sandbox under review has changed, in git's format."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from . import reviewing
+from .reviewing import agent_option, inside, known_review, paths_argument, say
+
+if TYPE_CHECKING:
+    from ..review.showing import Shown
+    from ..review.store import Review
+
+EPILOG = """\b
+Examples:
+  corral diff                      the sandboxes that have changes
+  corral diff app                  all changes, in a pager at a terminal
+  corral diff app src/main.py      of one file, or one folder
+  corral diff app --stat           how much of which file
+  corral diff app > app.patch      for `git apply`, binary files included
+  corral diff app .git             what it changed in the repository
+
+\b
+At a terminal nothing in a file or a name can drive it: what cannot be printed is shown as ^[ or
+<U+202E>. Redirected, contents are as they are.
+"""
+
+
+@click.command("diff", epilog=EPILOG)
+@click.argument("name", required=False, shell_complete=known_review)
+@paths_argument
+@click.option("--stat", is_flag=True, help="How many lines of which file, no contents.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of all changes.")
+@agent_option
+def command(
+    name: str | None, paths: tuple[str, ...], stat: bool, as_json: bool, agent: int
+) -> None:
+    """Show what sandbox NAME has changed in its workspace, against what it began with.
+
+    What lies in a git folder is shown only when it is named.
+    """
+    from ..review.store import Review, names
+
+    if name is None:
+        for each in names():
+            click.echo(each)
+        return
+    review = Review.find(name)
+    chosen = inside(review, paths)
+    if stat or as_json:
+        _listed(review, chosen, agent, as_json=as_json)
+    else:
+        _patch(review, chosen, agent)
+
+
+def _listed(review: Review, paths: Sequence[str], agent: int, *, as_json: bool) -> None:
+    from ..review import showing
+    from . import terminal
+
+    with review.comparison(agent) as (comparison, here):
+        changes = showing.chosen(comparison.changes(), paths)
+        shown = showing.counted(comparison, showing.judged(comparison, here, changes))
+    if as_json:
+        click.echo(json.dumps(reviewing.as_values(shown), indent=1))
+        return
+    moved = {one.pair.moved_from for one in shown}
+    listed = [one for one in shown if one.change.path not in moved]
+    for line in reviewing.stat(listed, terminal.size()[1]):
+        click.echo(line)
+    for one in shown:
+        if one.dangers:
+            name = reviewing.shown_name(one.change.path)
+            say(f"dangerous: {name}: {reviewing.reasons(one.dangers)}")
+
+
+def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
+    from ..review import showing
+
+    with review.comparison(agent) as (comparison, here):
+        changes = showing.chosen(comparison.changes(), paths)
+        found = showing.judged(comparison, here, changes)
+        notes = {one.change.path: list(_notes(one)) for one in found}
+        if sys.stdout.isatty():
+            os.environ.setdefault("LESS", "FRX")  # as git does
+            entries = showing.patches(comparison, changes, binary=False)
+            lines = (
+                line
+                for pair, patch in entries
+                for line in _for_a_person(notes[pair.change.path], patch)
+            )
+            colour = "NO_COLOR" not in os.environ
+            click.echo_via_pager(lines, color=colour)
+        else:
+            _write(showing.patches(comparison, changes, binary=True))
+            for path, lines_of in notes.items():
+                for note in lines_of:
+                    say(f"{reviewing.shown_name(path)}: {note}")
+
+
+def _for_a_person(notes: list[str], patch: Iterator[bytes]) -> Iterator[str]:
+    for note in notes:
+        yield click.style(f"! {note}", fg="red", bold=True) + "\n"
+    rest = b""
+    for piece in patch:  # a line may come in two pieces
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield reviewing.coloured(line) + "\n"
+    if rest:
+        yield reviewing.coloured(rest) + "\n"
+
+
+def _notes(one: Shown) -> Iterator[str]:
+    if one.dangers:
+        yield f"dangerous: {reviewing.reasons(one.dangers)}"
+    if one.standing.state == "conflict":
+        yield f"conflict: {one.standing.reason}"
+    if one.change.problem:
+        yield f"cannot be applied: {one.change.problem}"
+
+
+def _write(entries: Iterator[tuple[object, Iterator[bytes]]]) -> None:
+    for _pair, patch in entries:
+        for line in patch:
+            sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()

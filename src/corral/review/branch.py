@@ -1,0 +1,318 @@
+"""Changes as a commit on a new branch of the user's repository, without that repository's word.
+
+Git's configuration and hooks are programs, so none of the repository's is read: git works in a
+bare repository of ours, made for this and removed again, which only borrows the objects of the
+user's (alternates). What it made is then put into the user's repository as new files, a pack and a
+branch, by descriptor and without following links. HEAD, the index and the folder stay as they are.
+Sources: gitrepository-layout(5), git-fast-import(1), git-check-ref-format(1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ReviewError
+from ..host.copies import entered
+from .applying import Accept, Outcome
+from .compare import Comparison
+from .model import Change, Standing
+from .names import is_git
+from .patch import quoted
+from .showing import Shown, judged
+from .tree import file_in
+
+_MAX_SMALL = 64 << 20  # bytes of packed-refs
+_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_BRANCH = re.compile(
+    r"(?!.*(?:\.\.|//|\.lock(?:/|$)|/\.|\.(?:/|$)))[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}"
+)
+_TIMEOUT = 600.0  # seconds for one step of git's
+
+
+def commit(
+    comparison: Comparison,
+    here: int,
+    workspace: Path,
+    changes: Sequence[Change],
+    accept: Accept,
+    branch: str,
+    message: str,
+    identity: str,
+) -> tuple[str, Outcome]:
+    """Make a commit of changes on the new branch; its id, or "" when nothing was left for it.
+
+    Onto the commit that is checked out. identity: NAME <EMAIL> of the committer. A change is in
+    conflict where that commit does not have what the snapshot was made of. Raises ReviewError.
+    """
+    _check_branch(branch)
+    if not Path(workspace, ".git").is_dir() or Path(workspace, ".git").is_symlink():
+        raise ReviewError(
+            "there is no git repository in the workspace itself.",
+            hint="Apply the changes to your folder: corral apply NAME",
+        )
+    head = _head(here)
+    _check_free(here, branch)
+    with _private(workspace, head) as git:
+        outcome = Outcome()
+        tree = _tree(git, head)
+        for shown in judged(comparison, here, changes):
+            reason = _conflict(comparison, shown.change, tree, len(head))
+            if reason:
+                standing = Standing("conflict", reason)
+                outcome.conflicts.append(msgspec.structs.replace(shown, standing=standing))
+            elif shown.dangers and not accept(shown):
+                outcome.refused.append(shown)
+            else:
+                outcome.applied.append(shown)
+        if not outcome.applied:
+            return "", outcome
+        made = _import(git, comparison, outcome.applied, head, (message, identity))
+        _hand_over(git, here, made, head)
+        _write_branch(here, branch, made)
+        return made, outcome
+
+
+# What the user's repository says, read as plain files
+
+
+def _head(here: int) -> str:
+    """The commit that is checked out."""
+    text = _small(here, ".git/HEAD").strip()
+    if text.startswith("ref: "):
+        name = text[5:].strip()
+        if re.fullmatch(r"refs/[\w./@+-]+", name) and ".." not in name:
+            text = _small(here, f".git/{name}").strip() or _packed(here).get(name, "")
+    if not _ID.fullmatch(text):
+        raise ReviewError(
+            "the repository has no commit yet, or keeps its branches in a way that is not known.",
+            hint="Apply the changes to your folder: corral apply NAME",
+        )
+    return text
+
+
+def _packed(here: int) -> dict[str, str]:
+    found = {}
+    for line in _small(here, ".git/packed-refs").splitlines():
+        number, _, name = line.partition(" ")
+        if _ID.fullmatch(number):
+            found[name.strip()] = number
+    return found
+
+
+def _small(here: int, path: str) -> str:
+    try:
+        with file_in(here, path) as fd, open(os.dup(fd), "rb") as file:
+            return file.read(_MAX_SMALL).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def _check_branch(branch: str) -> None:
+    if not _BRANCH.fullmatch(branch) or branch.endswith("/"):
+        raise ReviewError(
+            f"{branch!a} is not a name for a branch.",
+            hint="Letters, digits, . _ - and / are possible.",
+        )
+
+
+def _check_free(here: int, branch: str) -> None:
+    name = f"refs/heads/{branch}"
+    names = set(_packed(here))
+    parts = branch.split("/")
+    above = {"refs/heads/" + "/".join(parts[:n]) for n in range(1, len(parts))}
+    taken = name in names or names & above or any(each.startswith(name + "/") for each in names)
+    if taken or _exists(here, f".git/{name}"):
+        raise ReviewError(
+            f"there is a branch {branch} already, or one that is in its way.",
+            hint="Take another name.",
+        )
+
+
+def _exists(here: int, path: str) -> bool:
+    parent, _, name = path.rpartition("/")
+    with contextlib.suppress(OSError), entered(here, parent) as folder:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+# Git, in a repository of ours
+
+
+class _Git:
+    """A bare repository and how git is run in it."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.folder = folder
+        self._program = program
+        self._environment = {
+            "PATH": os.defpath,
+            "HOME": str(folder),
+            "GIT_DIR": str(folder / "git"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_NO_LAZY_FETCH": "1",
+            "LC_ALL": "C",
+        }
+
+    def run(self, *arguments: str, given: bytes | Path = b"") -> bytes:
+        """Its output. Raises ReviewError."""
+        argv = [self._program, "-c", "core.hooksPath=/dev/null", *arguments]
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(given.open("rb")) if isinstance(given, Path) else None
+            done = subprocess.run(
+                argv,
+                cwd=self.folder,
+                env=self._environment,
+                stdin=source,
+                input=None if isinstance(given, Path) else given,
+                capture_output=True,
+                timeout=_TIMEOUT,
+            )
+        if done.returncode != 0:
+            raise ReviewError(
+                f"git {arguments[0]} failed.",
+                hint="Apply the changes to your folder: corral apply NAME",
+                detail=ascii(done.stderr.decode(errors="replace")[-500:]),
+            )
+        return done.stdout
+
+
+@contextlib.contextmanager
+def _private(workspace: Path, head: str) -> Iterator[_Git]:
+    program = shutil.which("git")
+    if program is None or Path(program).resolve().is_relative_to(workspace):
+        raise ReviewError("git is not installed.", hint="corral apply NAME needs none.")
+    with tempfile.TemporaryDirectory(prefix="corral-git-") as folder:
+        git = _Git(program, Path(folder))
+        kind = "sha1" if len(head) == 40 else "sha256"
+        git.run("init", "--quiet", "--bare", "--template=", f"--object-format={kind}")
+        borrowed = os.fsencode(workspace / ".git" / "objects")
+        info = git.folder / "git" / "objects" / "info"
+        info.mkdir(exist_ok=True)
+        (info / "alternates").write_bytes(quoted(os.fsdecode(borrowed)) + b"\n")
+        yield git
+
+
+def _tree(git: _Git, head: str) -> dict[bytes, tuple[bytes, bytes]]:
+    """(mode, object) of every path of a commit."""
+    found = {}
+    for line in git.run("ls-tree", "-r", "-z", "--full-tree", head).split(b"\0"):
+        about, _, path = line.partition(b"\t")
+        if path:
+            mode, _kind, number = about.split(b" ")
+            found[path] = (mode, number)
+    return found
+
+
+def _conflict(
+    comparison: Comparison, change: Change, tree: dict[bytes, tuple[bytes, bytes]], length: int
+) -> str:
+    """Why a change does not fit onto a commit, or ""."""
+    if change.problem or is_git(change.path):
+        return change.problem or "git keeps no such name"
+    known = tree.get(os.fsencode(change.path))
+    if change.old is None:
+        return "" if known is None else "your last commit has another one"
+    if known is None:
+        return "your last commit does not have it"
+    content = comparison.old_content(change.path, change.old, 1 << 30)
+    if content is None:
+        return "it is too large"
+    kind = hashlib.sha1 if length == 40 else hashlib.sha256
+    number = kind(b"blob %d\0" % len(content) + content).hexdigest().encode()  # git's own name
+    if known != (change.old.git_mode.encode(), number):
+        return "your last commit has it otherwise"
+    return ""
+
+
+def _import(
+    git: _Git, comparison: Comparison, shown: Sequence[Shown], head: str, words: tuple[str, str]
+) -> str:
+    """Make the commit; its id. words: message and committer."""
+    text, who = (word.encode("utf-8", "surrogateescape") for word in words)
+    who += b" %d +0000" % time.time()
+    stream = git.folder / "stream"
+    with stream.open("wb") as file:
+        file.write(b"commit refs/heads/made\ncommitter " + who + b"\n")
+        file.write(b"data %d\n%s\nfrom %s\n" % (len(text), text, head.encode()))
+        for one in sorted(shown, key=lambda each: each.change.new is not None):
+            change = one.change
+            if change.new is None or change.status == "T":
+                file.write(b"D " + quoted(change.path) + b"\n")
+            if change.new is not None:
+                content = comparison.new_content(change.path, change.new, 1 << 30)
+                if content is None:
+                    raise ReviewError(f"{change.path!a} is too large for a commit, or is gone.")
+                mode = change.new.git_mode.encode()
+                file.write(b"M %s inline %s\n" % (mode, quoted(change.path)))
+                file.write(b"data %d\n" % len(content))
+                file.write(content)
+                file.write(b"\n")
+        file.write(b"done\n")
+    git.run("fast-import", "--quiet", "--done", given=stream)
+    made = git.run("rev-parse", "--verify", "refs/heads/made").decode().strip()
+    if not _ID.fullmatch(made):
+        raise ReviewError("git made no commit.")
+    return made
+
+
+def _hand_over(git: _Git, here: int, made: str, head: str) -> None:
+    """Put the new objects into the user's repository, as a pack; its index last, as git does."""
+    wanted = f"{made}\n^{head}\n".encode()
+    target = git.folder / "pack"
+    number = git.run("pack-objects", "--revs", "--quiet", str(target), given=wanted)
+    name = number.decode().strip()
+    with entered(here, ".git/objects/pack") as folder:
+        for suffix in (".pack", ".idx"):
+            content = Path(f"{target}-{name}{suffix}").read_bytes()
+            _put(folder, f"pack-{name}{suffix}", content, 0o444)
+
+
+def _write_branch(here: int, branch: str, made: str) -> None:
+    *above, name = branch.split("/")
+    path = ".git/refs/heads"
+    for part in above:
+        with entered(here, path) as folder, contextlib.suppress(FileExistsError):
+            os.mkdir(part, dir_fd=folder)
+        path += f"/{part}"
+    with entered(here, path) as folder:
+        _put(folder, name, f"{made}\n".encode(), 0o644)
+
+
+def _put(folder: int, name: str, content: bytes, mode: int) -> None:
+    """Make a new file, whole or not at all; one of the same name stays. Raises ReviewError."""
+    beside = f".{name}.corral"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside, dir_fd=folder)
+    fd = os.open(beside, flags, mode, dir_fd=folder)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(beside, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError as error:
+        if not name.startswith("pack-"):  # a pack's name is its content
+            raise ReviewError(f"the branch {name} was made meanwhile.") from error
+    finally:
+        os.unlink(beside, dir_fd=folder)
+    os.fsync(folder)
