@@ -108,7 +108,8 @@ def _told(outcome: Outcome, done: str, name: str) -> None:
     count = len(outcome.applied)
     click.echo(f"{count:,} change{'' if count == 1 else 's'} {done}.")
     for one in outcome.conflicts:
-        say(f"conflict: {reviewing.shown_name(one.change.path)}: {one.standing.reason}")
+        what = "left" if one.change.problem else "conflict"
+        say(f"{what}: {reviewing.shown_name(one.change.path)}: {one.standing.reason}")
     for one in outcome.refused:
         say(
             f"dangerous, and left: {reviewing.shown_name(one.change.path)}: "

@@ -196,11 +196,12 @@ def _small_text(path: Path) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with open(fd, "rb") as file:
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return ""
-            text = file.read(_SMALL).decode(errors="surrogateescape")
-            return text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no path has one
-        except OSError:
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return ""
+        text = os.read(fd, _SMALL).decode(errors="surrogateescape")
+        return text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no path has one
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -49,6 +50,10 @@ def hides(path: str) -> Iterator[str]:
 
 
 def _mixes(part: str) -> bool:
-    letters = [unicodedata.name(c, "") for c in part if c.isalpha()]
-    latin = any(name.startswith("LATIN") for name in letters)
-    return latin and any(name.startswith(_LOOKALIKES) for name in letters)
+    """Whether one word in it has Latin letters and ones that look like them."""
+    for word in re.split(r"[\W\d_]+", part):
+        letters = [unicodedata.name(c, "") for c in word]
+        latin = any(name.startswith("LATIN") for name in letters)
+        if latin and any(name.startswith(_LOOKALIKES) for name in letters):
+            return True
+    return False

@@ -71,6 +71,8 @@ def paired(changes: Sequence[Change], digests: dict[str, bytes]) -> list[Pair]:
 def patch(pair: Pair, contents: Contents, budget: Budget, *, binary: bool) -> Iterator[bytes]:
     """One change as lines of a patch. binary: write binary contents out, too."""
     change = pair.change
+    if change.old is None and change.new is None:  # no file now, and none before: git has no words
+        return
     if pair.moved_from:
         assert change.new is not None
         yield _header(pair.moved_from, change.path)

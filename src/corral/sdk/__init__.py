@@ -4,10 +4,11 @@ Written once, for asyncio (`AsyncSandbox`); `Sandbox` runs the same on a thread 
 """
 
 from ..sandbox.files import Copied, FileInfo, Files
-from .blocking import BlockingFiles, BlockingPorts, Lines, Process, Sandbox
+from .blocking import BlockingFiles, BlockingPorts, BlockingReview, Lines, Process, Sandbox
 from .options import Options, Spec
 from .ports import Port, Ports
 from .process import AsyncLines, AsyncProcess, Result
+from .review import Change, Review
 from .sandbox import AsyncSandbox
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "AsyncSandbox",
     "BlockingFiles",
     "BlockingPorts",
+    "BlockingReview",
+    "Change",
     "Copied",
     "FileInfo",
     "Files",
@@ -25,6 +28,7 @@ __all__ = [
     "Ports",
     "Process",
     "Result",
+    "Review",
     "Sandbox",
     "Spec",
 ]

@@ -23,6 +23,7 @@ from .options import Options, Spec
 from .portal import Portal
 from .ports import Ports
 from .process import AsyncLines, AsyncProcess, ProcessInput, ProcessOutput
+from .review import Review
 from .sandbox import AsyncSandbox
 
 P = ParamSpec("P")
@@ -224,6 +225,15 @@ class BlockingPorts(_Delegate[Ports]):
     remove = blocking(Ports.remove)
 
 
+class BlockingReview(_Delegate[Review]):
+    """What is held back of a sandbox; see Review."""
+
+    changes = blocking(Review.changes)
+    diff = blocking(Review.diff)
+    apply = blocking(Review.apply)
+    undo = blocking(Review.undo)
+
+
 class Sandbox:
     """A virtual machine on a folder, for as long as the `with` block lasts.
 
@@ -331,6 +341,11 @@ class Sandbox:
     def ports(self) -> BlockingPorts:
         """The ports of this machine that lead into it."""
         return BlockingPorts(self._portal, self._inner.ports)
+
+    @property
+    def review(self) -> BlockingReview:
+        """What it has changed in its workspace, where that is held back."""
+        return BlockingReview(self._portal, self._inner.review)
 
     @property
     def workspace(self) -> Path | None:

@@ -20,7 +20,7 @@ class Options(TypedDict, total=False):
     sandbox, [HOST:]PORT[:GUEST] each. gateways, secrets: names of those it may use; a secret may
     be NAME@HOST[,HOST]. memory: text ("2g") or bytes. cpus:
     how many. shares: SRC[:DST][:ro|:rw]. env: of every command. read_only: the workspace. review:
-    hold its changes back (see `Sandbox.changes`). mask: patterns of files to hide, as in
+    hold its changes back (see `Sandbox.review`). mask: patterns of files to hide, as in
     .gitignore. unprotect: protected paths to leave writable. user: your own name, or root. workdir:
     where commands start. tools: further read-only program folders. name: the sandbox's. settings:
     any other setting by its key, {"machine.accel": "tcg"} say. config_file: in place of

@@ -15,6 +15,7 @@ from ..errors import ChannelError, CheckpointError, ProcessError, SandboxError, 
 from ..events import Event, Notice, Report
 from ..host.limits import capacity
 from ..plan import Plan
+from ..review.working import working_copy
 from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
 from ..sandbox import Sandbox as Machine
 from ..sandbox.appearances import Watch
@@ -27,6 +28,7 @@ from .forks import Origin
 from .options import Options, Spec
 from .ports import Ports
 from .process import OUTPUT_LIMIT, AsyncLines, AsyncProcess, Result
+from .review import Review
 
 _LOG = logging.getLogger("corral")
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR}
@@ -161,13 +163,22 @@ class AsyncSandbox:
                 self._name, self._accel = kept.name, kept.hello.accel
                 yield kept
             return
+        with contextlib.ExitStack() as holding:
+            async with self._begun(holding) as sandbox:
+                yield sandbox
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, holding: contextlib.ExitStack) -> AsyncIterator[Box]:
+        """A machine of ours. holding: what is held until it has ended."""
         if self._origin is not None:
             assert self._made is not None
             (spec, parts), origin = self._made, self._origin
             plan = await asyncio.to_thread(origin.plan)
             begun = origin.going_on(plan, self._report)
         else:
-            spec, plan, parts = await asyncio.to_thread(_prepared, self._spec, self._report)
+            spec, plan, parts = await asyncio.to_thread(
+                _prepared, self._spec, self._report, holding
+            )
             self._made = spec, parts
             begun = start(plan, parts, self._report)
         self._name, self._accel = plan.name, plan.machine.accel
@@ -201,6 +212,12 @@ class AsyncSandbox:
     def ports(self) -> Ports:
         """The ports of this machine that lead into it."""
         return Ports(self.alive())
+
+    @property
+    def review(self) -> Review:
+        """What it has changed in its workspace, where that is held back."""
+        self.alive()
+        return Review(self._name)
 
     async def exec(
         self,
@@ -329,7 +346,9 @@ class AsyncSandbox:
         return self._executor
 
 
-def _prepared(wanted: Spec, report: Report) -> tuple[Settings, Plan, Parts]:
+def _prepared(
+    wanted: Spec, report: Report, holding: contextlib.ExitStack
+) -> tuple[Settings, Plan, Parts]:
     """All that takes time and needs no machine yet."""
     environ = dict(os.environ)
     spec = load_spec(
@@ -343,6 +362,9 @@ def _prepared(wanted: Spec, report: Report) -> tuple[Settings, Plan, Parts]:
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))
     facts = host_facts(report)
+    spec, notices = holding.enter_context(working_copy(spec))
+    for message in notices:
+        report(Notice(level="info", message=message))
     plan = make_plan(spec, facts, environ)
     sweep()
     return spec, plan, prepare(plan, facts, report)

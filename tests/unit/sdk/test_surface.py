@@ -17,14 +17,16 @@ PAIRS = [
     (sdk.AsyncLines, sdk.Lines),
     (sdk.Files, sdk.BlockingFiles),
     (sdk.Ports, sdk.BlockingPorts),
+    (sdk.Review, sdk.BlockingReview),
 ]
 PUBLIC = {
     sdk.AsyncSandbox: {
         *("accel", "close", "connect", "exec", "files", "fork", "name", "spawn", "start", "stream"),
-        *("ports", "workspace"),
+        *("ports", "review", "workspace"),
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},
+    sdk.Review: {"apply", "changes", "diff", "undo"},
     sdk.Ports: {"add", "list", "remove"},
     sdk.Files: {
         *("download", "exists", "list", "mkdir", "pack", "read", "remove", "stat", "stream"),
