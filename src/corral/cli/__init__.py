@@ -14,6 +14,7 @@ VERBS = {
     "diff": ("diff", "Show what a sandbox under review has changed."),
     "apply": ("apply", "Apply changes of a sandbox under review to your folder."),
     "discard": ("discard", "Throw changes of a sandbox under review away."),
+    "jail": ("jail", "Run a trusted command in a jail on this machine."),
     "cp": ("cp", "Copy files between a kept sandbox and this machine."),
     "port": ("port", "Publish ports of a kept sandbox on this machine."),
     "ps": ("ps", "List the sandboxes that are kept."),

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import msgspec
 
-from ..channel import Execution, Stream
 from ..errors import CorralError, ExecTimeoutError
 from ..events import Event, Exited, Output, Report, Started
 from ..proc import crash_point
@@ -36,8 +35,33 @@ ANSWER_GRACE = 5.0  # seconds for a guest's answers meanwhile
 IMPATIENCE, IMPATIENCE_SECONDS = 3, 3.0
 
 
+class Running(Protocol):
+    """A command: its streams, its status."""
+
+    @property
+    def stdin(self) -> terminal.Target:
+        """What it reads."""
+
+    @property
+    def stdout(self) -> terminal.Source:
+        """What it writes."""
+
+    @property
+    def stderr(self) -> terminal.Source | None:
+        """The same; None with a terminal."""
+
+    async def wait(self) -> int:
+        """Its exit status, as a shell gives it."""
+
+    async def signal(self, number: int, *, group: bool = False) -> None:
+        """Send it, or its group, a signal."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has another size."""
+
+
 class Executor(Protocol):
-    """Where commands run: a Sandbox, or one that is kept."""
+    """Where commands run: a Sandbox, one that is kept, or a jail on this host."""
 
     async def exec(
         self,
@@ -46,7 +70,7 @@ class Executor(Protocol):
         environment: Mapping[str, str] | None = None,
         workdir: str | None = None,
         terminal: tuple[int, int] | None = None,
-    ) -> Execution:
+    ) -> Running:
         """Start a command."""
 
 
@@ -85,7 +109,7 @@ class Attachment:
         self._report = report
         self._interrupts: collections.deque[float] = collections.deque(maxlen=IMPATIENCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.execution: Execution | None = None
+        self.execution: Running | None = None
 
     async def during(self, work: Callable[[], Awaitable[int]]) -> int:
         """The result of `work`, with signals passed on to its command once there is one."""
@@ -135,7 +159,7 @@ class Attachment:
         self._report(Exited(status=status, seconds=round(time.monotonic() - began, 3)))
         return status
 
-    async def _attend(self, command: Command, execution: Execution, *, has_terminal: bool) -> int:
+    async def _attend(self, command: Command, execution: Running, *, has_terminal: bool) -> int:
         """Move bytes until the command has ended and its output is out."""
         if command.stdin:
             self._spawn(terminal.feed(execution.stdin), "stdin")
@@ -152,7 +176,7 @@ class Attachment:
             work.cancel()
         raise ExecTimeoutError(f"the command ran longer than {limit:g} seconds and was ended.")
 
-    async def _finished(self, execution: Execution, *, as_json: bool) -> int:
+    async def _finished(self, execution: Running, *, as_json: bool) -> int:
         """The command's status, once all its output is written."""
         sink = terminal.Sink(terminal.STDOUT)
         try:
@@ -166,7 +190,7 @@ class Attachment:
             raise errors.exceptions[0] from errors
 
     @staticmethod
-    async def _overtime(command: Command, execution: Execution, work: asyncio.Future[int]) -> None:
+    async def _overtime(command: Command, execution: Running, work: asyncio.Future[int]) -> None:
         """TERM, a moment to say goodbye, then the end of everything.
 
         A guest that does not answer any more has no say in when: the machine's end is near.
@@ -215,7 +239,9 @@ class Attachment:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _output(stream: Stream, name: str, sink: terminal.Sink, *, as_json: bool) -> None:
+async def _output(
+    stream: terminal.Source, name: str, sink: terminal.Sink, *, as_json: bool
+) -> None:
     if not as_json:
         await terminal.drain(stream, sink)
         return

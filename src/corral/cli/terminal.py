@@ -15,11 +15,33 @@ import termios
 import threading
 import tty
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
-from ..channel import Stream
 from ..errors import CorralError, ExecError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class Source(Protocol):
+    """What a command writes: a stream of a sandbox's, or of a jail's on this host."""
+
+    async def read(self, size: int = ...) -> bytes:
+        """The next bytes; b"" at the end."""
+
+    def reset(self, reason: str) -> None:
+        """Give it up."""
+
+
+class Target(Protocol):
+    """What a command reads."""
+
+    async def write(self, data: bytes) -> None:
+        """Write all of data. Raises CorralError."""
+
+    async def end(self) -> None:
+        """Nothing more will come."""
+
+
 CHUNK = 65536
 
 
@@ -80,7 +102,7 @@ def on_resize(
         task.cancel()
 
 
-async def feed(stream: Stream) -> None:
+async def feed(stream: Target) -> None:
     """Standard input into `stream`, to its end. Ends when the command reads no more."""
     source = _Source()
     try:
@@ -182,7 +204,7 @@ def _settle(done: asyncio.Future[None], failure: OSError | None) -> None:
         done.set_exception(failure)
 
 
-async def drain(stream: Stream, sink: Sink) -> None:
+async def drain(stream: Source, sink: Sink) -> None:
     """`stream` into `sink`.
 
     When nobody reads that any more, or its terminal is gone, the stream is given up, and the

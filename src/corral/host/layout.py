@@ -82,9 +82,19 @@ def survey(
     return Layout(
         folders=tuple(folders),
         links=tuple(links),
-        etc=tuple(f"/etc/{name}" for name in ETC if Path("/etc", name).exists()),
+        etc=_etc(),
         workspace=_workspace(workspace, unprotect, protected, program, is_masked),
     )
+
+
+def program_folders() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Folders with programs, links (path, text) and paths of /etc that programs need."""
+    folders, links = _toolbox()
+    return tuple(folders), tuple(links), _etc()
+
+
+def _etc() -> tuple[str, ...]:
+    return tuple(f"/etc/{name}" for name in ETC if Path("/etc", name).exists())
 
 
 def _toolbox() -> tuple[list[str], list[tuple[str, str]]]:

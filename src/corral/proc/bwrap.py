@@ -73,13 +73,15 @@ class EmptyReadOnly:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Memory:
-    """An empty folder in memory, a mount of its own."""
+    """An empty folder in memory, a mount of its own, of at most `size` bytes."""
 
     path: str
+    size: int | None = None
 
     def argv(self) -> tuple[str, ...]:
         """As bwrap options."""
-        return ("--tmpfs", self.path)
+        sized = () if self.size is None else ("--size", str(self.size))
+        return (*sized, "--tmpfs", self.path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +95,19 @@ class Seal:
         return ("--remount-ro", self.path)
 
 
-Step = Bind | Symlink | Folder | EmptyReadOnly | Memory | Seal
+@dataclasses.dataclass(frozen=True, slots=True)
+class Data:
+    """A read-only file with what the descriptor `fd` has."""
+
+    fd: int
+    path: str
+
+    def argv(self) -> tuple[str, ...]:
+        """As bwrap options."""
+        return ("--ro-bind-data", str(self.fd), self.path)
+
+
+Step = Bind | Symlink | Folder | EmptyReadOnly | Memory | Seal | Data
 
 
 def confined(
@@ -102,22 +116,27 @@ def confined(
     command: tuple[str, ...],
     *,
     uid: int,
+    gid: int | None = None,
     seccomp_fd: int | None = None,
     all_capabilities: bool = False,
     network: bool = False,
+    new_session: bool = True,
+    options: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """argv for `command` in a tree of its own: new user, PID, network, IPC and UTS namespaces.
 
-    uid: the one id (and group id) of the new user namespace; it is the caller's own id outside.
+    uid, gid: the one id (and group id, the same unless given) of the new user namespace; it is the
+    caller's own id outside.
     all_capabilities: keep capabilities inside that namespace, as a file server needs. network: it
-    has the host's.
+    has the host's. new_session: it leaves the caller's session. options: further ones of bwrap's.
     """
     argv = [
         *bwrap,
-        *("--unshare-user", "--uid", str(uid), "--gid", str(uid)),
+        *("--unshare-user", "--uid", str(uid), "--gid", str(uid if gid is None else gid)),
         *("--unshare-pid", *(() if network else ("--unshare-net",))),
         *("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--die-with-parent", "--new-session"),
+        *("--die-with-parent", *(("--new-session",) if new_session else ())),
+        *options,
     ]
     if all_capabilities:
         argv += ["--cap-add", "ALL"]

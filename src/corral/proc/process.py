@@ -52,6 +52,12 @@ class Process:
         if not self.exited.done():
             self._helpers.send({"op": "signal", "id": self._number, "signal": int(number)})
 
+    def signal_inside(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the program that this process, a bubblewrap, runs; or to its group."""
+        if not self.exited.done():
+            message = {"op": "signal", "id": self._number, "signal": int(number), "inside": group}
+            self._helpers.send(message)
+
     async def end(self, grace: float = 2.0) -> int | None:
         """TERM, wait for `grace` seconds, KILL, wait; returns the status.
 

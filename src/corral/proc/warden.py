@@ -16,7 +16,8 @@ its first descriptor.
     spawn   {"op": "spawn", "id": 1, "argv": [...], "env": {...}, "fds": [10, 11]} + descriptors
             fds: the numbers that the descriptors get in the new process; 1 and 2 its output
             an item of argv that starts with "pinned:" names a path without links, see Pins
-    signal  {"op": "signal", "id": 1, "signal": 15}
+    signal  {"op": "signal", "id": 1, "signal": 15}; with "inside": whether to a whole process
+            group, it is for the program that bubblewrap, which that process is, runs
     started {"op": "started", "id": 1, "pid": 7} · failed {"op": "failed", "id": 1, "errno": 2}
     exited  {"op": "exited", "id": 1, "status": 0}   (negative: ended by that signal)
 """
@@ -182,7 +183,7 @@ class Warden:
         else:
             for pid, known in self._numbers.items():
                 if known == number:
-                    os.kill(pid, request["signal"])
+                    _signal(pid, request["signal"], request.get("inside"))
         return True
 
     def reap(self) -> None:
@@ -210,6 +211,34 @@ class Warden:
             self._control.sendmsg([marshal.dumps(message)], rights(fds or []))
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client is gone; handle() meets the end of the socket next
+
+
+def _signal(pid: int, number: int, inside: bool | None) -> None:
+    """Send a signal to a child, or to the program inside that bubblewrap (inside: its group)."""
+    if inside is None:
+        os.kill(pid, number)
+        return
+    program = _only_child(_only_child(pid))  # bubblewrap, the first process inside, the program
+    if not program:
+        os.kill(pid, number)  # it has not got that far, or is over
+        return
+    try:
+        if inside and os.getpgid(program) == program:
+            os.killpg(program, number)
+        else:
+            os.kill(program, number)
+    except ProcessLookupError:
+        pass
+
+
+def _only_child(pid: int) -> int:
+    """The first child of a process, 0 when it has none (proc(5), task/TID/children)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            children = file.read().split()
+    except OSError:
+        return 0
+    return int(children[0]) if pid and children else 0
 
 
 def _spawn(argv: list[str], env: dict[str, str], targets: list[int], fds: list[int]) -> int:

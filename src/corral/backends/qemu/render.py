@@ -152,7 +152,7 @@ def _moved(export: Export, empty_file: str) -> list[Step]:
             case Symlink():
                 moved.append(Symlink(step.target, prefix + step.path))
             case _:
-                moved.append(type(step)(prefix + step.path))
+                moved.append(replace(step, path=prefix + step.path))
     return moved
 
 
