@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ from corral.cli.diff import _for_a_person
 from corral.errors import ReviewError
 from corral.host.copies import MAX_DEPTH
 from corral.proc.crash import VARIABLE
-from corral.review import showing
+from corral.review import applying, showing
+from corral.review import dangers as judging
+from corral.review.applying import Outcome
 from corral.review.store import Review
 from tests.support.corral import command, environment
 from tests.support.leftovers import wait_until_gone
@@ -40,7 +43,7 @@ class Project:
         with self.review.begin(str(self.here), None) as begun:
             self.work = Path(begun.work)
 
-    def apply(self) -> showing.Shown | object:
+    def apply(self) -> Outcome:
         return self.review.apply([], lambda _one: True)
 
     def patch(self) -> bytes:
@@ -206,27 +209,25 @@ def test_names_and_contents_do_not_drive_the_terminal(project: Project) -> None:
     assert b"\x1b]" not in done.stdout + done.stderr and b"\xe2\x80\xae" not in done.stdout
 
 
-def test_what_is_applied_is_what_was_judged(project: Project) -> None:
+def test_what_is_applied_is_what_was_judged(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The agent changes a file between the judging and the applying."""
     (project.work / "package.json").write_text('{"version": "1"}')
 
     def accept(one: showing.Shown) -> bool:
         return False
 
-    import corral.review.applying as applying
+    real = judging.dangers
 
-    real = applying.dangers
-
-    def late(*arguments: object) -> object:
-        found = real(*arguments)  # type: ignore[arg-type]
+    def late(*arguments: Any) -> Any:
+        found = real(*arguments)
         (project.work / "package.json").write_text('{"scripts": {"postinstall": "evil"}}')
         return found
 
-    applying.dangers = late  # type: ignore[assignment]
-    try:
-        project.review.apply([], accept)
-    finally:
-        applying.dangers = real
+    monkeypatch.setattr(applying, "dangers", late)
+    project.review.apply([], accept)
+    monkeypatch.setattr(applying, "dangers", real)
     assert (project.here / "package.json").read_text() == '{"version": "1"}'
     (left,) = project.review.apply([], accept).refused
     assert left.dangers[0].rule == "scripts"
