@@ -15,6 +15,7 @@ VERBS = {
     "apply": ("apply", "Apply changes of a sandbox under review to your folder."),
     "discard": ("discard", "Throw changes of a sandbox under review away."),
     "jail": ("jail", "Run a trusted command in a jail on this machine."),
+    "seccomp": ("seccomp", "Record, compare and try profiles of system calls."),
     "cp": ("cp", "Copy files between a kept sandbox and this machine."),
     "port": ("port", "Publish ports of a kept sandbox on this machine."),
     "ps": ("ps", "List the sandboxes that are kept."),

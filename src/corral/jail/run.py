@@ -147,7 +147,7 @@ class HostJail:
             gid=facts.user.gid,
         )
         with contextlib.ExitStack() as theirs:
-            ours, fds, master = _streams(theirs, terminal)
+            ours, fds, master = streams(theirs, terminal)
             self._ends += ours
             for number, content in rendered.contents:
                 fds[number] = _memory(theirs, content)
@@ -204,10 +204,10 @@ def _leader(jail: Resolved, *, terminal: bool) -> tuple[str, ...]:
     return (path, *(("-c",) if terminal else ())) if path else ()
 
 
-def _streams(
+def streams(
     theirs: contextlib.ExitStack, terminal: tuple[int, int] | None
 ) -> tuple[list[End], dict[int, int], int]:
-    """(our ends, the descriptors of a command, a terminal's master or -1)."""
+    """Pipes or a terminal: (our ends, the descriptors of a command, a terminal's master or -1)."""
     if terminal is not None:
         master, slave = os.openpty()
         theirs.callback(os.close, slave)

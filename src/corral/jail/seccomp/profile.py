@@ -161,7 +161,7 @@ def _long(rule: dict[str, object]) -> str:
     parts = []
     for key, value in rule.items():
         text = json.dumps(value)
-        if isinstance(value, list) and key == "names":
+        if isinstance(value, list | tuple) and key == "names":
             words = textwrap.wrap(
                 text[1:-1], _WIDTH, break_long_words=False, break_on_hyphens=False
             )

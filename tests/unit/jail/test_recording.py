@@ -1,0 +1,202 @@
+"""Profiles recorded, merged, compared and explained; what a command calls, told by the kernel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from corral.errors import ConfigError
+from corral.jail.seccomp import Profile, Target, dump, load, parse, table
+from corral.jail.seccomp.algebra import Call, difference, explain, merge, refusals, smallest
+from corral.jail.seccomp.library import name_of
+from corral.jail.seccomp.notify import everything
+from corral.jail.seccomp.table import answer
+from tests.support.bpf import run
+from tests.support.corral import command
+
+HERE = Target(machine="x86_64", kernel=(6, 1))
+
+
+def default() -> Profile:
+    profile = load("default")
+    assert profile is not None
+    return profile
+
+
+def allows(profile: Profile, name: str, *arguments: int) -> bool:
+    return answer(table(profile, HERE), name, arguments).allows
+
+
+def calls(*names: str) -> list[Call]:
+    return [Call(name, ()) for name in names]
+
+
+def test_the_smallest_profile_allows_what_was_seen_and_nothing_else() -> None:
+    profile = smallest(
+        [
+            *(Call("read", (3, 4)), Call("read", (5, 6)), Call("socket", (1, 2, 3))),
+            *(Call("clone", (17, 0)), Call("personality", (0xFFFFFFFF,)), Call("[999]", ())),
+        ]
+    )
+    assert allows(profile, "read") and not allows(profile, "write")
+    assert allows(profile, "socket", 1) and not allows(profile, "socket", 2)
+    assert allows(profile, "clone", 17) and not allows(profile, "clone", 0x10000000)
+    assert allows(profile, "personality", 0xFFFFFFFF) and not allows(profile, "personality", 8)
+    assert "[999]" not in dump(profile)
+    assert parse(dump(profile).encode(), "again") == profile
+
+
+def test_namespaces_are_allowed_when_they_were_made() -> None:
+    assert allows(smallest([Call("clone", (0x10000000,))]), "clone", 0x10000000)
+
+
+def test_a_merged_profile_allows_what_either_does() -> None:
+    one = smallest([*calls("read", "close"), Call("socket", (1,))])
+    two = smallest([*calls("write", "close"), Call("socket", (2,))])
+    both = merge([("one", one), ("two", two)])
+    for name in ("read", "write", "close"):
+        assert allows(both, name)
+    assert allows(both, "socket", 1) and allows(both, "socket", 2)
+    assert not allows(both, "socket", 10) and not allows(both, "mount")
+
+
+def test_merging_with_the_default_keeps_its_conditions_unless_the_other_has_none() -> None:
+    wide = parse(
+        b'{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": '
+        b'[{"names": ["clone", "mount"], "action": "SCMP_ACT_ALLOW"}]}',
+        "wide",
+    )
+    both = merge([("default", default()), ("wide", wide)])
+    assert allows(both, "clone", 0x10000000) and allows(both, "mount")
+    assert not allows(both, "ptrace", 16) and allows(both, "ptrace", 0)
+    assert answer(table(both, HERE), "clone3", ()).errno == 38
+    only = merge([("default", default())])
+    assert difference(default(), only, HERE) == difference(default(), default(), HERE)
+
+
+def test_a_profile_that_allows_by_default_cannot_be_merged() -> None:
+    with pytest.raises(ConfigError, match="allows by default"):
+        merge([("open", parse(b'{"defaultAction": "SCMP_ACT_ALLOW"}', "open"))])
+
+
+def test_profiles_are_compared_by_what_they_let_happen() -> None:
+    one = smallest([*calls("read", "close"), Call("socket", (1,))])
+    two = smallest([*calls("read", "write"), Call("socket", (2,))])
+    found = difference(one, two, HERE)
+    assert (found.only_first, found.only_second) == (("close",), ("write",))
+    assert found.conditions == ("socket",) and found.default is None
+    assert difference(one, default(), HERE).only_first == ()
+
+
+def test_explaining() -> None:
+    where = table(default(), HERE)
+    assert explain(where, "mount") == ["refused (EPERM)"]
+    assert explain(where, "read") == ["allowed"]
+    assert explain(where, "no_such") == ["refused (ENOSYS): the profile does not name it"]
+    assert "allowed if argument 0 == 0x1" in explain(where, "socket")
+    assert explain(where, "socket")[-1].endswith("otherwise")
+
+
+def test_refusals_of_what_was_called() -> None:
+    found = refusals(table(default(), HERE), [*calls("read", "mount"), Call("socket", (40,))])
+    assert set(found) == {"mount", "socket"}
+
+
+def test_every_call_is_told_but_the_one_that_tells() -> None:
+    import struct
+
+    for machine, arch, sendmsg in (("x86_64", 0xC000003E, 46), ("aarch64", 0xC00000B7, 211)):
+        program = everything(machine)
+        for number, first, expected in (
+            *((0, 0, 0x7FC00000), (sendmsg, 5, 0x7FC00000), (sendmsg, 977, 0x7FFF0000)),
+        ):
+            data = struct.pack("=IIQ6Q", number, arch, 0, first, 0, 0, 0, 0, 0)
+            assert run(program, data) == expected
+        assert run(program, struct.pack("=IIQ6Q", 0, 3, 0, 0, 0, 0, 0, 0, 0)) == 0x80000000
+
+
+# With the kernel
+
+
+def corral(folder: Path, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        command(*arguments), cwd=folder, capture_output=True, text=True, timeout=60, **more
+    )
+
+
+def test_a_command_is_recorded_and_runs_under_its_own_profile_and_no_other(tmp_path: Path) -> None:
+    script = "echo $((6 * 7)); cat < /etc/passwd > copy; (exit 3)"
+    done = corral(tmp_path, "seccomp", "record", "-T", "-o", "p.json", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (3, "42\n"), done.stderr
+    profile = parse((tmp_path / "p.json").read_bytes(), "p.json")
+    names = {name for rule in profile.rules for name in rule.names}
+    assert {"execve", "read", "write", "clone", "exit_group"} & names >= {"execve", "read"}
+    assert not {"mount", "ptrace", "clone3", "io_uring_setup", "socket"} & names
+    arguments = ("seccomp", "check", "-T", "--profile", "p.json", "--")
+    again = corral(tmp_path, *arguments, "sh", "-c", script)
+    assert (again.returncode, again.stdout) == (3, "42\n")
+    assert "refused nothing" in again.stderr
+    other = corral(tmp_path, *arguments, "python3", "-c", "import socket; socket.socket()")
+    assert "refused (ENOSYS)" in other.stderr
+    # The same in a jail, where what starts commands is under the profile, too.
+    jailed = corral(tmp_path, "jail", "-T", "--seccomp", "p.json", "--", "sh", "-c", script)
+    assert (jailed.returncode, jailed.stdout) == (3, "42\n"), jailed.stderr
+
+
+def test_recording_more_is_added_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    first = corral(tmp_path, "seccomp", "record", "-T", "--", "true")
+    assert first.returncode == 0, first.stderr
+    again = corral(tmp_path, "seccomp", "record", "-T", "--", "true")
+    assert again.returncode == 125 and "exists" in again.stderr
+    script = "import socket; socket.socket(socket.AF_UNIX)"
+    added = corral(tmp_path, "seccomp", "record", "-T", "--add", "--", "python3", "-c", script)
+    assert added.returncode == 0, added.stderr
+    profile = parse((tmp_path / "seccomp.json").read_bytes(), "s")
+    assert allows(profile, "socket", 1) and not allows(profile, "socket", 2)
+
+
+def test_checking_names_what_was_refused(tmp_path: Path) -> None:
+    done = corral(tmp_path, "seccomp", "check", "-T", "--", "unshare", "-U", "true")
+    assert done.returncode == 1
+    assert "corral: unshare: refused (EPERM)" in done.stderr
+
+
+def test_a_profile_that_kills_kills(tmp_path: Path) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["uname"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    }
+    (tmp_path / "k.json").write_text(json.dumps(profile))
+    done = corral(tmp_path, "seccomp", "check", "-T", "--profile", "k.json", "--", "uname")
+    assert done.returncode == 137
+    assert "uname: ends the process" in done.stderr
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    done = corral(tmp_path, "seccomp", "check", "-T", "--", "no-such-command")
+    assert done.returncode == 127 and "not found" in done.stderr
+
+
+def test_merge_diff_and_explain_print(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(dump(smallest(calls("read"))))
+    (tmp_path / "b.json").write_text(dump(smallest(calls("write"))))
+    merged = corral(tmp_path, "seccomp", "merge", "a.json", "b.json")
+    assert allows(parse(merged.stdout.encode(), "m"), "write")
+    different = corral(tmp_path, "seccomp", "diff", "a.json", "b.json")
+    assert different.returncode == 1
+    assert different.stdout.splitlines() == [
+        "only a.json allows: read",
+        "only b.json allows: write",
+    ]
+    assert corral(tmp_path, "seccomp", "diff", "a.json", "a.json").returncode == 0
+    found = json.loads(corral(tmp_path, "seccomp", "diff", "--json", "a.json", "b.json").stdout)
+    assert found["only_first"] == ["read"]
+    told = corral(tmp_path, "seccomp", "explain", "default", "mount")
+    assert told.stdout == "mount: refused (EPERM)\n"
+
+
+def test_a_call_has_a_name() -> None:
+    assert name_of(9999) == "[9999]"
