@@ -2,26 +2,24 @@
 
 What is applied is what was judged: a content is put into the pack, which no guest can write, and
 judged and placed from there. A journal says what is under way, so that an interrupted apply is
-finished by doing it again, and a finished one can be undone:
-
-    applied    below the snapshot's folder, as MessagePack
+finished by doing it again, and a finished one can be undone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from ..errors import ReviewError
 from ..proc import crash_point
-from ..spec.files import write_atomically
 from .compare import Comparison, found_in, steady
 from .dangers import dangers, twins_of
+from .journal import Journal, Step, read, write
 from .model import NONE, Change, Found, Side, Standing, Was
 from .patch import MAX_SHOWN, Contents, Pair
 from .placing import BlockedError, Place
@@ -29,30 +27,10 @@ from .showing import Shown, chosen, stand
 from .snapshot import WORK, snapshot, write_base
 from .tree import opened
 
-JOURNAL = "applied"
+_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _AT_ONCE = 500  # files that are written before they are synced together
 
 Accept = Callable[[Shown], bool]
-
-
-class Step(msgspec.Struct, frozen=True, array_like=True):
-    """What becomes of one name in the user's folder."""
-
-    path: bytes
-    before: Was | None
-    after: Was | None
-
-
-class Journal(msgspec.Struct, array_like=True):
-    """Steps under way, or the last that were made.
-
-    writing: files are written beside their places; placing: all of them are whole. undoing: these
-    steps take others back.
-    """
-
-    state: Literal["writing", "placing", "complete"]
-    steps: list[Step]
-    undoing: bool = False
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -81,7 +59,7 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
     with _open(folder, workspace) as (comparison, here):
         outcome = Outcome()
         place = Place(here, comparison.pack)
-        journal = _read(folder)
+        journal = read(folder)
         if journal.undoing:
             raise ReviewError(
                 "taking back what was applied was interrupted.",
@@ -107,19 +85,22 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
                 todo.append((shown, step))
         if journal.state == "complete":
             if not todo:  # the last one can still be taken back
+                _trim(comparison, journal)
                 return outcome
             journal = Journal("writing", [])
         comparison.pack.sync()
         work = _Work(folder, comparison, place, here, outcome)
         made = work.carry_out(todo, journal)
-        _write(folder, Journal("complete", made))
+        journal = Journal("complete", made)
+        write(folder, journal)
+        _trim(comparison, journal)
         return outcome
 
 
 def undo(folder: Path, workspace: Path) -> Outcome:
     """Take back what was applied last; the changes are pending again. Raises ReviewError."""
     with _open(folder, workspace) as (comparison, here):
-        journal = _read(folder)
+        journal = read(folder)
         if not journal.steps:
             raise ReviewError("nothing was applied that could be taken back.")
         outcome = Outcome()
@@ -140,7 +121,7 @@ def undo(folder: Path, workspace: Path) -> Outcome:
         work.carry_out(todo, Journal("writing", list(steps), undoing=True))
         rest = {os.fsencode(shown.change.path) for shown in outcome.conflicts}
         left = [Step(s.path, s.after, s.before) for s in steps if s.path in rest]
-        _write(folder, Journal("complete", left))
+        write(folder, Journal("complete", left))
         return outcome
 
 
@@ -212,8 +193,11 @@ def _staged(
             offset, size, seen, mode = steady(comparison.work, change.path, comparison.pack)
         except BlockingIOError:
             return None
-        except OSError:
-            change = msgspec.structs.replace(change, problem="it cannot be read")
+        except OSError as error:
+            if error.errno in _OUR_DISK:
+                raise
+            why = "it is too large" if error.errno == errno.EFBIG else "it cannot be read"
+            change = msgspec.structs.replace(change, problem=why)
         else:
             new = Side(kind="file", mode=mode, size=size)
             after = Was(raw, "file", mode, size, offset, b"", NONE, seen)
@@ -253,12 +237,12 @@ class _Work:
                 first = made.get(step.path, step)
                 made[step.path] = Step(step.path, first.before, step.after)
             steps = list(made.values())
-            _write(self._folder, Journal("writing", steps, journal.undoing))
+            write(self._folder, Journal("writing", steps, journal.undoing))
             self._place.expect(len(batch))
             ready = self._prepared(batch)
             self._place.sync()
             crash_point("apply-written")
-            _write(self._folder, Journal("placing", steps, journal.undoing))
+            write(self._folder, Journal("placing", steps, journal.undoing))
             for shown, step in ready:
                 try:
                     self._make(step)
@@ -364,6 +348,15 @@ def _is(comparison: Comparison, here: int, step: Step, was: Was | None, now: Fou
     return was.here == now.signature or comparison.holds(here, os.fsdecode(step.path), was)
 
 
+def _trim(comparison: Comparison, journal: Journal) -> None:
+    """Give back the room of contents that were judged and not applied."""
+    steps = [was for step in journal.steps for was in (step.before, step.after) if was is not None]
+    known = (*steps, *comparison.base.names.values())
+    comparison.pack.trim(
+        max((was.offset + was.size for was in known if was.kind == "file"), default=0)
+    )
+
+
 def _stuck(shown: Shown, reason: str) -> Shown:
     return msgspec.structs.replace(shown, standing=Standing("conflict", reason))
 
@@ -375,19 +368,3 @@ def _shown(step: Step) -> Shown:
         new=step.after.side if step.after else None,
     )
     return Shown(pair=Pair(change), dangers=(), standing=Standing("clean"))
-
-
-def _read(folder: Path) -> Journal:
-    try:
-        return msgspec.msgpack.decode((folder / JOURNAL).read_bytes(), type=Journal)
-    except FileNotFoundError:
-        return Journal("complete", [])
-    except (OSError, ValueError) as error:
-        raise ReviewError(
-            f"what was applied last cannot be read: {error}.",
-            hint=f"Remove {folder / JOURNAL}; it can then not be taken back.",
-        ) from error
-
-
-def _write(folder: Path, journal: Journal) -> None:
-    write_atomically(folder / JOURNAL, msgspec.msgpack.encode(journal), mode=0o600)

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..host.copies import entered
 from .model import Change, Found, Side, Standing, Was
@@ -18,6 +18,8 @@ from .snapshot import Base
 from .tree import file_in, look, scan, signature
 
 _MAX_HASHED = 256 << 20  # bytes of one file, to find out whether it was only renamed
+_MOST_HASHED = 1 << 30  # bytes of all of them
+_PIECE = 1 << 20
 _BLOCKED = (errno.ENOTDIR, errno.ELOOP)
 RESERVED = ".corral-apply"  # how names end that applying makes beside a file
 ABOVE = "what is above it is no folder here"
@@ -117,15 +119,30 @@ class Comparison:
         come = {c.new.size for c in changes if c.new and not c.old and c.new.size}
         sizes = {size for size in gone & come if size <= _MAX_HASHED}
         found: dict[str, bytes] = {}
+        left = _MOST_HASHED
         for change in changes:
             side = change.old or change.new
             if side is None or (change.old and change.new) or side.size not in sizes:
                 continue
-            one = self.contents(change, _MAX_HASHED)
-            content = one.old if change.old else one.new
-            if content is not None:
-                found[change.path] = hashlib.sha256(content).digest()
+            left -= side.size
+            if left < 0:  # what is left is shown as removed and added
+                break
+            digest = self._digest(change.path, side, old=change.old is not None)
+            if digest is not None:
+                found[change.path] = digest
         return found
+
+    def _digest(self, path: str, side: Side, *, old: bool) -> bytes | None:
+        if side.kind == "link":
+            return hashlib.sha256(b"link " + os.fsencode(side.link)).digest()
+        if old:
+            was = self.base.names[path]
+            return _hash(lambda at: self.pack.read(was.offset + at, min(_PIECE, was.size - at)))
+        try:
+            with file_in(self.work, path) as fd:
+                return _hash(lambda at: os.pread(fd, min(_PIECE, max(0, side.size - at)), at))
+        except OSError:
+            return None
 
     # The user's folder
 
@@ -181,6 +198,14 @@ class Comparison:
                 return equal(one, other)
         except OSError:
             return False
+
+
+def _hash(read: Callable[[int], bytes]) -> bytes:
+    digest, at = hashlib.sha256(), 0
+    while data := read(at):
+        digest.update(data)
+        at += len(data)
+    return digest.digest()
 
 
 def equal(one: int, other: int) -> bool:

@@ -110,6 +110,12 @@ class Pack:
             done += len(one)
         return True
 
+    def trim(self, end: int) -> None:
+        """Forget what lies behind `end`."""
+        if end < self._end:
+            os.ftruncate(self._fd, end)
+            self._end = end
+
     def sync(self) -> None:
         """Have it on the disk."""
         os.fsync(self._fd)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
+from ..errors import ReviewError
 from ..review import showing
 from ..review.showing import Shown
 from ..review.store import Review as Kept
 
+_MAX_PATCH = 256 << 20
 _PathList = Sequence[str]
 
 
@@ -51,13 +53,13 @@ class Review:
         return await asyncio.to_thread(look)
 
     async def diff(self, paths: _PathList = ()) -> bytes:
-        """The same as a patch in git's format, for `git apply`; all of it in memory."""
+        """The same as a patch in git's format, for `git apply`; at most 256 MiB."""
 
         def look() -> bytes:
             with Kept.find(self._name).comparison() as (comparison, _here):
                 changes = showing.chosen(comparison.changes(), _plain(paths))
                 entries = showing.patches(comparison, changes, binary=True)
-                return b"".join(line for _pair, lines in entries for line in lines)
+                return _bounded(line for _pair, lines in entries for line in lines)
 
         return await asyncio.to_thread(look)
 
@@ -81,6 +83,17 @@ class Review:
             return [_change(one) for one in Kept.find(self._name).undo().conflicts]
 
         return await asyncio.to_thread(put)
+
+
+def _bounded(lines: Iterable[bytes]) -> bytes:
+    found = bytearray()
+    for line in lines:
+        found += line
+        if len(found) > _MAX_PATCH:
+            raise ReviewError(
+                "the patch is larger than 256 MiB.", hint="Ask for some paths, or: corral diff NAME"
+            )
+    return bytes(found)
 
 
 def _change(one: Shown) -> Change:

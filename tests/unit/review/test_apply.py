@@ -304,3 +304,16 @@ def test_a_full_disk_leaves_everything_as_it_was(
             case.apply()
     assert not list(Path(case.here).rglob(f"*{RESERVED}"))
     assert case.apply().whole and case.now == NEW
+
+
+def test_what_is_left_takes_no_more_room_each_time(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes({**OLD, ".envrc": b"x" * 100_000})
+    pack = case.review.folder / "1" / "base.pack"
+    size = pack.stat().st_size
+    for _ in range(3):
+        assert paths(case.apply().refused) == [".envrc"]
+    assert pack.stat().st_size == size
+    case.apply(dangerous=True)
+    assert case.review.undo().whole and case.now == OLD
+    assert case.apply(dangerous=True).whole and read(case.here)[".envrc"] == b"x" * 100_000

@@ -77,6 +77,7 @@ def accept(user: User) -> None:
         "[limits]\npids = 100",
         "[workspace]\nread_only = true",
         "[workspace]\nread_only = false",
+        "[workspace]\nreview = true",
         "[workspace]\nmask = ['.env', 'secrets/']",
         "[run]\ntimeout = '1m'",
         "[[share]]\nsource = '~/data'",

@@ -1,0 +1,128 @@
+"""`corral diff`, `apply` and `discard`, as a person and as a script meet them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.cli.reviewing import inside, safe
+from corral.errors import UsageError
+from corral.review.store import Review
+from tests.conftest import Corral
+from tests.support.terminals import terminal
+
+
+@pytest.fixture
+def work(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The snapshot of a folder with some files, changed."""
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    (project / "src").mkdir()
+    (project / "src" / "a").write_text("one\ntwo\n")
+    (project / "b").write_text("b\n")
+    with Review("app").begin(str(project), None) as begun:
+        folder = Path(begun.work)
+    (folder / "src" / "a").write_text("one\n\x1b[2Jthree\n")
+    (folder / ".envrc").write_text("evil\n")
+    yield folder
+
+
+def test_paths_begin_where_one_stands(
+    work: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    review = Review("app")
+    monkeypatch.chdir("/")
+    assert inside(review, ["src/a", ".", "./src/../b"]) == ["src/a", "", "b"]
+    monkeypatch.chdir(project / "src")
+    assert inside(review, ["a", "..", f"{project}/b"]) == ["src/a", "", "b"]
+    for path in ("../..", "/etc", f"{project}-other"):
+        with pytest.raises(UsageError):
+            inside(review, [path])
+
+
+def test_what_cannot_be_printed_is_shown_as_text() -> None:
+    assert safe(b"a\tb\x1b[0m\x7f\r") == "a\tb^[[0m^?^M"
+    assert safe("é\u202e\u200b\x9b".encode() + b"\xff") == "é<U+202E><U+200B><U+009B><FF>"
+
+
+def test_at_a_terminal_the_diff_is_coloured_and_harmless(work: Path, project: Path) -> None:
+    with terminal(project, ["diff", "app"]) as person:
+        person.expect(r"! dangerous: entering the folder")
+        person.expect(r"\x1b\[31m-two")
+        person.expect(r"\x1b\[32m\+\^\[\[2Jthree")
+        assert person.wait() == 0
+
+
+def test_at_a_terminal_each_dangerous_change_is_asked_for(work: Path, project: Path) -> None:
+    with terminal(project, ["apply", "app"]) as person:
+        person.expect(r"\.envrc: entering the folder.*Apply it\? \[y/N\]")
+        person.type("n\n")
+        person.expect("1 change applied")
+        assert person.wait() == 1
+    assert not (project / ".envrc").exists()
+    with terminal(project, ["apply", "app"]) as person:
+        person.expect("Apply it")
+        person.type("y\n")
+        assert person.wait() == 0
+    assert (project / ".envrc").read_text() == "evil\n"
+
+
+def test_throwing_away_needs_a_yes(work: Path, project: Path) -> None:
+    with terminal(project, ["discard", "app", "src"]) as person:
+        person.expect(r"Throw away 1 change of app\?")
+        person.type("n\n")
+        assert person.wait() == 130
+    assert len(Review("app").changes()) == 2
+    with terminal(project, ["discard", "app"]) as person:
+        person.expect(r"Throw away 2 changes of app\?")
+        person.type("y\n")
+        assert person.wait() == 0
+    assert not Review("app").exists()
+
+
+def test_for_a_script(work: Path, corral: Corral) -> None:
+    found = json.loads(corral("diff", "app", "--json").stdout)
+    assert [(one["path"], one["status"], one["state"]) for one in found] == [
+        (".envrc", "A", "clean"),
+        ("src/a", "M", "clean"),
+    ]
+    assert found[0]["dangers"][0]["rule"] == "shells"
+    done = corral("diff", "app")
+    assert "+\x1b[2Jthree\n" in done.stdout, "a patch has contents as they are"
+    assert done.stderr.startswith("corral: .envrc: dangerous")
+    done = corral("diff", "app", "--stat")
+    assert done.stdout.splitlines() == [
+        " .envrc |     1 + !",
+        " src/a  |     2 +-",
+        " 2 files changed, 2 insertions(+), 1 deletions(-)",
+    ]
+    assert corral("apply", "app", "--undo", "src").returncode == 2
+    assert corral("apply", "app", "--undo").returncode == 125
+    assert corral("diff", "nothing").returncode == 125
+    assert corral("diff", "app", "--agent", "2").returncode == 125
+
+
+def test_while_a_sandbox_works_on_it_nothing_is_applied(
+    work: Path, project: Path, corral: Corral
+) -> None:
+    with Review("app").begin(str(project), None):
+        done = corral("apply", "app")
+        assert done.returncode == 125 and "may change what you have looked at" in done.stderr
+        assert corral("discard", "app", "-y").returncode == 125
+        assert corral("diff", "app").returncode == 0
+        done = corral("run", "--review", "--name", "app", "--", "true")
+        assert done.returncode == 125 and "works on its snapshot" in done.stderr
+
+
+def test_of_a_folder_that_is_gone_changes_can_be_thrown_away(
+    work: Path, project: Path, corral: Corral
+) -> None:
+    subprocess.run(["rm", "-rf", str(project)], check=True)
+    home = Path(os.sep)
+    done = corral("diff", "app", cwd=home)
+    assert done.returncode == 125 and "Traceback" not in done.stderr
+    assert corral("discard", "app", "-y", cwd=home).returncode == 0
