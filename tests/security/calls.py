@@ -41,6 +41,7 @@ CALLS = {
     "io_uring_setup": ((425, 425), 0, BAD), "io_uring_enter": ((426, 426), BAD, 0, 0, 0, 0, 0),
     "io_uring_register": ((427, 427), BAD, 99, 0, 0),
     "clone3": ((435, 435), BAD, 0),
+    # CLONE_SIGHAND without CLONE_VM, and CLONE_FS with CLONE_NEWNS: EINVAL where it is not refused.
     "clone user": ((56, 220), 0x10000000 | 0x800, 0, 0, 0, 0),
     "clone mounts": ((56, 220), 0x20000 | 0x200, 0, 0, 0, 0),
     "socket vsock": ((41, 198), 40, 1, 0), "socket crypto": ((41, 198), 38, 5, 0),

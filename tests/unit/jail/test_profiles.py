@@ -15,6 +15,7 @@ from corral.jail.seccomp import Mode, Profile, Target, dump, filters, load, pars
 from corral.jail.seccomp.kept import kept
 from corral.jail.seccomp.library import compile_table, name_of, number_of
 from corral.jail.seccomp.table import Kind, answer
+from corral.jail.starting import STARTING
 from tests.support.bpf import ALLOW, KILL, LOG, ask_number
 
 HERE = Target(machine=os.uname().machine, kernel=(6, 1))
@@ -170,6 +171,24 @@ def test_needed_calls_are_allowed_whatever_a_profile_says() -> None:
     made = compile_table(table(strict, HERE, needed=("poll", "read")), HERE.machine)
     assert ask(made, "poll") == ask(made, "read") == ALLOW
     assert ask(made, "write") == EPERM
+
+
+def test_what_starts_commands_widens_no_profile_that_lets_it() -> None:
+    """Above all it must not take the conditions off clone."""
+    plain, widened = (table(default(), HERE, needed=names) for names in ((), STARTING))
+    assert plain == widened
+    assert ask(compile_table(widened, HERE.machine), "clone", 0x10000000) == EPERM
+    strict = compile_table(table(profile_of(), HERE, needed=STARTING), HERE.machine)
+    assert ask(strict, "clone", 17) == ALLOW
+    for flag in (0x20000, 0x10000000, 0x40000000):
+        assert ask(strict, "clone", flag | 17) == EPERM
+    open_ = parse(
+        b'{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["clone", "kill"], '
+        b'"action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 9, "op": "SCMP_CMP_EQ"}]}]}',
+        "open",
+    )
+    made = compile_table(table(open_, HERE, needed=STARTING), HERE.machine)
+    assert ask(made, "kill", 9) == EPERM and ask(made, "kill", 8) == ALLOW
 
 
 # Docker's format

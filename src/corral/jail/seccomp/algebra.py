@@ -9,10 +9,9 @@ from msgspec.structs import replace
 
 from ...errors import ConfigError
 from .profile import Argument, Profile, Rule
-from .table import Answer, Entry, Kind, Table, Target, answer, table
+from .table import NAMESPACES, Answer, Entry, Kind, Table, Target, answer, table
 
 # Calls of which an argument decides, so a recorded profile says which were used: (index, values).
-NAMESPACES = 0x7E020000  # the CLONE_NEW* of clone(2): linux/sched.h
 _BY_VALUE = {"socket": 0, "personality": 0, "ptrace": 0}
 ENOSYS = 38
 

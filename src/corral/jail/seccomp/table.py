@@ -73,6 +73,8 @@ class Table(Struct, frozen=True):
     sub_arches: tuple[str, ...] = ()
 
 
+NAMESPACES = 0x7E020000  # the CLONE_NEW* of clone(2): linux/sched.h
+
 _KINDS: dict[Action, Kind] = {
     "SCMP_ACT_KILL": Kind.KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": Kind.KILL_THREAD,
@@ -89,20 +91,39 @@ def table(
 ) -> Table:
     """What `profile` says on `target`, in `mode`. Raises ConfigError.
 
-    needed: calls that are allowed, whatever it says of them. Nobody in a jail has a capability
-    that means anything outside it, so a rule for one (caps) never counts.
+    needed: calls that are allowed where it allows them under no condition at all, clone without
+    namespaces. Nobody in a jail has a capability that means anything outside it, so a rule for one
+    (caps) never counts.
     """
     default = _answer(profile.defaultAction, profile.defaultErrnoRet)
-    certain = frozenset(needed)
-    entries = [Entry(name, Answer(Kind.ALLOW)) for name in sorted(certain)]
+    entries: list[Entry] = []
     for rule in profile.rules:
         if not _counts(rule.includes, rule.excludes, target):
             continue
         answer = _in_mode(_answer(rule.action, rule.errnoRet), mode)
         for name in rule.all_names:
-            if name not in certain:
-                entries += [Entry(name, answer, part) for part in _alternatives(rule.args or ())]
-    return Table(_in_mode(default, mode, default=True), tuple(entries), _sub(profile, target))
+            entries += [Entry(name, answer, part) for part in _alternatives(rule.args or ())]
+    held = _in_mode(default, mode, default=True)
+    return Table(held, _widened(entries, held, needed), _sub(profile, target))
+
+
+def _widened(entries: list[Entry], default: Answer, needed: Iterable[str]) -> tuple[Entry, ...]:
+    """With the needed calls that nothing allows; what is allowed on conditions stays so."""
+    named = {entry.name for entry in entries}
+    allowed = {entry.name for entry in entries if entry.answer.allows}
+    if default.allows:
+        always = {entry.name for entry in entries if not entry.conditions}
+        allowed |= {name for name in needed if name not in named or name not in always}
+    missing = set(needed) - allowed
+    kept = [entry for entry in entries if entry.name not in missing]
+    return (*(_needed(name) for name in sorted(missing)), *kept)
+
+
+def _needed(name: str) -> Entry:
+    conditions: tuple[Argument, ...] = ()
+    if name == "clone":
+        conditions = (Argument(index=0, value=NAMESPACES, op="SCMP_CMP_MASKED_EQ"),)
+    return Entry(name, Answer(Kind.ALLOW), conditions)
 
 
 def _answer(action: Action, errno: int | None) -> Answer:
