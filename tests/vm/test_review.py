@@ -14,7 +14,8 @@ from corral.errors import ReviewError
 from corral.review.store import Review
 from tests.conftest import Corral
 
-WORK = "echo more >> a; mkdir -p new; echo b > new/b; rm gone; git add -A; git commit -qm inside"
+COMMIT = "git -c user.name=a -c user.email=a@example.org commit -qm inside"
+WORK = f"echo more >> a; mkdir -p new; echo b > new/b; rm gone; git add -A; {COMMIT}"
 CLEAN = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent"}
 
 

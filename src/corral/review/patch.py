@@ -145,10 +145,13 @@ def lines_of(content: bytes) -> list[bytes]:
     return [*lines, last] if last else lines
 
 
-def quoted(path: str, prefix: str = "") -> bytes:
-    """A name as git writes it: in quotes, with escapes, where it has anything but plain ASCII."""
+def quoted(path: str, prefix: str = "", *, always: bool = False) -> bytes:
+    """A name as git writes it: in quotes, with escapes, where it has anything but plain ASCII.
+
+    always: in quotes in any case, which git reads as well.
+    """
     raw = prefix.encode() + path.encode("utf-8", "surrogateescape")
-    if not _NOT_PLAIN.search(raw):
+    if not (always or _NOT_PLAIN.search(raw)):
         return raw
     shown = (
         f"\\{_SHORT[byte]}"
@@ -160,7 +163,10 @@ def quoted(path: str, prefix: str = "") -> bytes:
 
 
 def _header(old: str, new: str) -> bytes:
-    return b"diff --git " + quoted(old, "a/") + b" " + quoted(new, "b/") + b"\n"
+    # Where no other line has the names, git finds out where the first ends: not of "x /y" (2.39).
+    spaced = " " in old or " " in new
+    one, other = quoted(old, "a/", always=spaced), quoted(new, "b/", always=spaced)
+    return b"diff --git " + one + b" " + other + b"\n"
 
 
 def _sides(change: Change, old: Side | None, new: Side | None) -> tuple[bytes, bytes]:
