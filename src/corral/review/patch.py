@@ -50,15 +50,21 @@ def paired(changes: Sequence[Change], digests: dict[str, bytes]) -> list[Pair]:
     """Changes with those joined that are one file under another name.
 
     digests: by path, of the contents of files that are added or removed; only equal ones are
-    joined, so a name with surrogates or an empty file is as any other.
+    joined. Not where a folder takes a file's place: a patch with such renames cannot be applied.
     """
+    removed = {change.path for change in changes if change.new is None}
+    needed = {above for change in changes if change.new for above in _above(change.path)}
     gone: dict[tuple[bytes, str], list[Change]] = {}
     for change in changes:
-        if change.old is not None and change.new is None and change.path in digests:
+        if change.path not in digests or change.path in needed:
+            continue
+        if change.old is not None and change.new is None:
             gone.setdefault((digests[change.path], change.old.git_mode), []).append(change)
     moved: dict[str, str] = {}
     for change in changes:
-        if change.old is None and change.new is not None and change.path in digests:
+        if change.path not in digests or not removed.isdisjoint(_above(change.path)):
+            continue
+        if change.old is None and change.new is not None:
             known = gone.get((digests[change.path], change.new.git_mode))
             if known:
                 moved[change.path] = known.pop(0).path
@@ -66,6 +72,12 @@ def paired(changes: Sequence[Change], digests: dict[str, bytes]) -> list[Pair]:
     return [
         Pair(change, moved.get(change.path, "")) for change in changes if change.path not in sources
     ]
+
+
+def _above(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def patch(pair: Pair, contents: Contents, budget: Budget, *, binary: bool) -> Iterator[bytes]:

@@ -56,7 +56,9 @@ TEXT = st.builds(
     lambda lines, end: b"".join(lines) + end, LINES, st.sampled_from([b"", b"no newline"])
 )
 CONTENT = st.one_of(TEXT, st.binary(max_size=300), st.just(b"\0\xff" * 100))
-WHAT = st.one_of(CONTENT, st.tuples(CONTENT), st.sampled_from(["a", "../out", "/etc/x", "d é"]))
+# None is a name of NAME: over a link that leads to itself git cannot apply its own diff.
+LINKS = ["t", "../out", "/etc/x", "d é"]
+WHAT = st.one_of(CONTENT, st.tuples(CONTENT), st.sampled_from(LINKS))
 NAME = st.sampled_from(
     ["a", "b", "c d", "e\tf", 'g"h', "\\i", "é", "new\nline", "-x", "z" * 60, "\x1b[2J", "x "]
 )
@@ -144,6 +146,12 @@ def test_a_file_with_another_name_is_a_rename(tmp_path: Path) -> None:
     text = diff_of(tmp_path, old, new)
     assert b"similarity index 100%\nrename from a\nrename to d/a2\n" in text
     assert applied(tmp_path, old, text) == new
+
+
+def test_a_file_and_a_folder_that_change_places_are_no_renames(tmp_path: Path) -> None:
+    old: Tree = {"a": b"one\n", "b": b"two\n"}
+    new: Tree = {"a/x": b"two\n", "b/x": b"one\n"}
+    assert applied(tmp_path, old, diff_of(tmp_path, old, new)) == new
 
 
 def test_a_users_configuration_of_git_does_not_matter(tmp_path: Path) -> None:
