@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import reviewing
-from .reviewing import agent_option, inside, name_argument, paths_argument, say
+from .reviewing import agent_option, inside, name_argument, paths_argument, say, say_all
 
 if TYPE_CHECKING:
     from ..review.applying import Accept, Outcome
@@ -107,14 +107,20 @@ def _accepting(all_of_them: bool) -> Accept:
 def _told(outcome: Outcome, done: str, name: str) -> None:
     count = len(outcome.applied)
     click.echo(f"{count:,} change{'' if count == 1 else 's'} {done}.")
-    for one in outcome.conflicts:
-        what = "left" if one.change.problem else "conflict"
-        say(f"{what}: {reviewing.shown_name(one.change.path)}: {one.standing.reason}")
-    for one in outcome.refused:
-        say(
+    say_all(
+        [
+            f"{'left' if one.change.problem else 'conflict'}: "
+            f"{reviewing.shown_name(one.change.path)}: {one.standing.reason}"
+            for one in outcome.conflicts
+        ]
+    )
+    say_all(
+        [
             f"dangerous, and left: {reviewing.shown_name(one.change.path)}: "
             f"{reviewing.reasons(one.dangers)}"
-        )
+            for one in outcome.refused
+        ]
+    )
     if outcome.refused:
         say(f"apply these once you have read them: corral apply {name} PATH... --yes-dangerous")
     if outcome.conflicts:

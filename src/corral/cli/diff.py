@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import reviewing
-from .reviewing import agent_option, inside, known_review, paths_argument, say
+from .reviewing import agent_option, inside, known_review, paths_argument, say_all
 
 if TYPE_CHECKING:
     from ..review.showing import Shown
@@ -73,10 +73,13 @@ def _listed(review: Review, paths: Sequence[str], agent: int, *, as_json: bool) 
     listed = [one for one in shown if one.change.path not in moved]
     for line in reviewing.stat(listed, terminal.size()[1]):
         click.echo(line)
-    for one in shown:
-        if one.dangers:
-            name = reviewing.shown_name(one.change.path)
-            say(f"dangerous: {name}: {reviewing.reasons(one.dangers)}")
+    say_all(
+        [
+            f"dangerous: {reviewing.shown_name(one.change.path)}: {reviewing.reasons(one.dangers)}"
+            for one in shown
+            if one.dangers
+        ]
+    )
 
 
 def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
@@ -98,9 +101,8 @@ def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
             click.echo_via_pager(lines, color=colour)
         else:
             _write(showing.patches(comparison, changes, binary=True))
-            for path, lines_of in notes.items():
-                for note in lines_of:
-                    say(f"{reviewing.shown_name(path)}: {note}")
+            found_of = notes.items()
+            say_all([f"{reviewing.shown_name(p)}: {note}" for p, all_ in found_of for note in all_])
 
 
 def _for_a_person(notes: list[str], patch: Iterator[bytes]) -> Iterator[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
@@ -16,7 +15,7 @@ from ..review.showing import Shown
 from ..review.store import Review
 from ..spec.text import printable
 
-F = TypeVar("F", bound=Callable[..., object])
+_SAID = 100
 
 
 def known_review(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
@@ -44,7 +43,10 @@ def inside(review: Review, paths: Sequence[str]) -> list[str]:
     Relative ones start at the current folder where that is in it, else at the folder itself.
     """
     root = review.meta().workspace
-    here = os.path.realpath(".")
+    try:
+        here = os.path.realpath(".")
+    except OSError:  # the current folder is gone
+        here = "/"
     start = here if here == root or here.startswith(root.rstrip("/") + "/") else root
     found = []
     for path in paths:
@@ -153,6 +155,14 @@ def as_values(shown: Sequence[Shown]) -> list[dict[str, object]]:
         }
         for one in shown
     ]
+
+
+def say_all(lines: Sequence[str]) -> None:
+    """Some lines on standard error; of very many, which a guest may have made, how many."""
+    for line in lines[:_SAID]:
+        say(line)
+    if len(lines) > _SAID:
+        say(f"and {len(lines) - _SAID:,} more like this")
 
 
 def say(text: str) -> None:

@@ -200,7 +200,7 @@ class Saver:
                     meanwhile()
 
             await box.save(memory, state, stopped)
-            write_atomically(staging / _REQUEST, encode(self._request), mode=0o600)
+            write_atomically(staging / _REQUEST, encode(_asked(self._request)), mode=0o600)
             await asyncio.to_thread(
                 saved.describe,
                 staging,
@@ -211,6 +211,16 @@ class Saver:
                 placeholders(box.plan),
             )
             crash_point("checkpoint-written")
+
+
+def _asked(request: Request) -> Request:
+    """As it was asked for: which snapshot is under review, each start finds anew."""
+    spec = request.spec
+    if not spec.workspace.reviewed:
+        return request
+    workspace = msgspec.structs.replace(spec.workspace, copy=None)
+    spec = msgspec.structs.replace(spec, workspace=workspace)
+    return msgspec.structs.replace(request, spec=spec)
 
 
 def _not_copied(left: Sequence[str]) -> str | None:

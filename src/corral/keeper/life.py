@@ -90,6 +90,8 @@ class _Life:
         self._keeper.become("starting")
         request, report = self._request, self._keeper.report
         facts = host_facts(report)
+        if request.spec.workspace.reviewed:
+            report(Phase(name="snapshot", message="copying the workspace"))
         spec, notices = self._holding.enter_context(working_copy(request.spec))
         for message in notices:
             report(Notice(level="info", message=message))

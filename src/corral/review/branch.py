@@ -174,15 +174,18 @@ class _Git:
         argv = [self._program, "-c", "core.hooksPath=/dev/null", *arguments]
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(given.open("rb")) if isinstance(given, Path) else None
-            done = subprocess.run(
-                argv,
-                cwd=self.folder,
-                env=self._environment,
-                stdin=source,
-                input=None if isinstance(given, Path) else given,
-                capture_output=True,
-                timeout=_TIMEOUT,
-            )
+            try:
+                done = subprocess.run(
+                    argv,
+                    cwd=self.folder,
+                    env=self._environment,
+                    stdin=source,
+                    input=None if isinstance(given, Path) else given,
+                    capture_output=True,
+                    timeout=_TIMEOUT,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise ReviewError(f"git {arguments[0]} took too long.") from error
         if done.returncode != 0:
             raise ReviewError(
                 f"git {arguments[0]} failed.",

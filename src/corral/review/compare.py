@@ -41,10 +41,13 @@ class Comparison:
         self.found = found = scan(self.work)
         names = self.base.names
         masked = {path for path, was in names.items() if was.hidden}
+        closed = {path for path, now in found.items() if now.kind == "other"}
         changes: list[Change] = []
         for path in sorted(names.keys() | found.keys()):
             was, now = names.get(path), found.get(path)
             if (was is not None and was.hidden) or (masked and _below(path, masked)):
+                continue
+            if now is None and closed and _below(path, closed):  # perhaps it is still there
                 continue
             if _OURS.fullmatch(path.rpartition("/")[2]):  # left by an interrupted discard
                 continue

@@ -145,13 +145,13 @@ class Review:
         notices: list[str] = []
         if self.exists():
             other = self.meta().workspace
-            if other != workspace:
+            pending = self.changes()
+            if pending and other != workspace:
                 raise ReviewError(
                     f"there are changes of a sandbox {self.name} on {printable(other)}.",
                     hint=f"Apply or discard them (corral diff {self.name}), or give this one "
                     "another name: --name NAME",
                 )
-            pending = self.changes()
             if pending:
                 moved = sum(1 for shown in pending if shown.standing.state == "conflict")
                 notices.append(

@@ -317,3 +317,33 @@ def test_what_is_left_takes_no_more_room_each_time(case: Case) -> None:
     case.apply(dangerous=True)
     assert case.review.undo().whole and case.now == OLD
     assert case.apply(dangerous=True).whole and read(case.here)[".envrc"] == b"x" * 100_000
+
+
+def test_a_name_that_another_folder_has_used_is_free_once_nothing_is_pending(
+    case: Case, tmp_path: Path
+) -> None:
+    case.begin(OLD)
+    other = build(tmp_path / "other", {"x": b"x"})
+    with case.review.begin(str(other), None):
+        assert read(case.work) == {"x": b"x"}
+
+
+def test_a_folder_that_cannot_be_read_is_no_removal(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may take an ordinary user's right to look into a folder of the snapshot."""
+    from corral.review import tree
+
+    case.begin(OLD)
+    real = tree._list
+
+    def closed(folder: int, path: str, *rest: object) -> None:
+        if path == "d":
+            raise PermissionError(13, "Permission denied")
+        real(folder, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tree, "_list", closed)
+    (change,) = case.review.changes()
+    assert (change.change.path, change.change.new) == ("d", None) and change.change.problem
+    assert paths(case.apply().conflicts) == ["d"]
+    assert case.now == OLD
