@@ -10,7 +10,7 @@ import pytest
 
 from corral.errors import ConfigError
 from corral.jail.seccomp import Profile, Target, dump, load, parse, table
-from corral.jail.seccomp.algebra import Call, difference, explain, merge, refusals, smallest
+from corral.jail.seccomp.algebra import Call, difference, explain, merge, smallest
 from corral.jail.seccomp.library import name_of
 from corral.jail.seccomp.notify import everything
 from corral.jail.seccomp.table import answer
@@ -98,11 +98,6 @@ def test_explaining() -> None:
     assert explain(where, "no_such") == ["refused (ENOSYS): the profile does not name it"]
     assert "allowed if argument 0 == 0x1" in explain(where, "socket")
     assert explain(where, "socket")[-1].endswith("otherwise")
-
-
-def test_refusals_of_what_was_called() -> None:
-    found = refusals(table(default(), HERE), [*calls("read", "mount"), Call("socket", (40,))])
-    assert set(found) == {"mount", "socket"}
 
 
 def test_every_call_is_told_but_the_one_that_tells() -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ...errors import ConfigError
 from .profile import Argument, Profile, Rule
-from .table import NAMESPACES, Answer, Entry, Kind, Table, Target, answer, table
+from .table import NAMESPACES, Answer, Entry, Kind, Table, Target, table
 
 # Calls of which an argument decides, so a recorded profile says which were used: (index, values).
 _BY_VALUE = {"socket": 0, "personality": 0, "ptrace": 0}
@@ -192,13 +192,3 @@ def explain(where: Table, name: str) -> list[str]:
     if all(entry.conditions for entry in entries):
         lines.append(f"{describe(where.default)} otherwise")
     return lines
-
-
-def refusals(where: Table, calls: Iterable[Call]) -> dict[str, Answer]:
-    """Of calls that were made those that a profile does not allow, each name once."""
-    found: dict[str, Answer] = {}
-    for call in calls:
-        given = answer(where, call.name, call.arguments)
-        if not given.allows:
-            found.setdefault(call.name, given)
-    return found
