@@ -11,6 +11,7 @@ from . import (
     limits,
     names,
     network,
+    reviews,
     secret,
     through,
     vm,
@@ -28,4 +29,4 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies, egress, through)  # into families of other files
+_DECLARES = (copies, egress, reviews, through)  # into families of other files
