@@ -16,9 +16,10 @@ from pathlib import Path
 from tests.support.corral import command
 
 from corral.host import measure
-from corral.jail.seccomp import Target, load, table
-from corral.jail.seccomp.filters import filters
+from corral.jail.seccomp.filters import filters, load
 from corral.jail.seccomp.library import compile_table
+from corral.jail.seccomp.table import table
+from corral.jail.seccomp.target import Target
 
 SECONDS = 0.6  # of `corral jail -- true`, most of it Python's imports
 PROFILE_RATIO = 1.5  # of a loop of system calls with the default profile to one without

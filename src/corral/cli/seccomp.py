@@ -72,8 +72,8 @@ def check(cmd: tuple[str, ...], profile: str, **streams: Any) -> None:
 @click.argument("profiles", nargs=-1, required=True, metavar="PROFILE...")
 def merge(profiles: tuple[str, ...]) -> None:
     """Print the profile that allows what any of these does."""
-    from ..jail.seccomp import dump
     from ..jail.seccomp.algebra import merge as merged
+    from ..jail.seccomp.profile import dump
     from .watching import loaded
 
     click.echo(dump(merged([(name, loaded(_named(name))) for name in profiles])), nl=False)
@@ -114,9 +114,9 @@ def diff(first: str, second: str, as_json: bool) -> None:
 @click.argument("calls", nargs=-1, metavar="[CALL]...")
 def explain(profile: str, calls: tuple[str, ...]) -> None:
     """Say what a profile does about calls; without any, about all that it names."""
-    from ..jail.seccomp import table
     from ..jail.seccomp.algebra import describe
     from ..jail.seccomp.algebra import explain as explained
+    from ..jail.seccomp.table import table
     from ..spec.text import printable
     from .watching import here, loaded
 

@@ -13,10 +13,12 @@ import click
 from ..errors import ConfigError
 from ..events import Started, silent
 from ..host import Facts, Need, measure
-from ..jail.seccomp import Profile, Target, dump, load, table
 from ..jail.seccomp.algebra import Call, describe, merge, smallest
+from ..jail.seccomp.filters import load
 from ..jail.seccomp.notify import Judge, Watched
-from ..jail.seccomp.table import Answer, Kind, answer
+from ..jail.seccomp.profile import Profile, dump
+from ..jail.seccomp.table import Answer, Kind, answer, table
+from ..jail.seccomp.target import Target
 from ..jail.watch import watched_host
 from ..spec.files import write_atomically
 from .attach import Attachment, Command

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..spec.values import NAME_PATTERN, VARIABLE_NAME
 from . import model
 from .model import Denied, Expanded, HostBind, Jail, Part, Seccomp, Source, Tmpfs, Variable
-from .seccomp.table import Mode
+from .seccomp.target import Mode
 
 Combinator = Callable[[Jail], Jail]
 

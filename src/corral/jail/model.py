@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from .seccomp.table import Mode
+from .seccomp.target import Mode
 
 
 class Expanded(Struct, frozen=True):

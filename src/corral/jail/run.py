@@ -18,7 +18,8 @@ from ..proc import Bounds, Helpers, Process
 from .model import Seccomp
 from .render import host
 from .resolve import Resolved
-from .seccomp import Target, filters
+from .seccomp.filters import filters
+from .seccomp.target import Target
 from .starting import STARTING
 
 _LEADER = "setsid"  # util-linux's or busybox's: bubblewrap cannot give a command its terminal

@@ -9,7 +9,8 @@ import msgspec
 from ..events import Report
 from ..host import Facts, System, layout, measure
 from ..host.cgroups import disk_of
-from ..jail.seccomp import Target, filters
+from ..jail.seccomp.filters import filters
+from ..jail.seccomp.target import Target
 from ..jail.starting import STARTING
 from ..paths import program_files
 from ..plan import Plan, build

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from corral.errors import ConfigError
-from corral.jail.seccomp import Profile, Target, dump, load, parse, table
 from corral.jail.seccomp.algebra import Call, difference, explain, merge, smallest
+from corral.jail.seccomp.filters import load
 from corral.jail.seccomp.library import name_of
 from corral.jail.seccomp.notify import everything
-from corral.jail.seccomp.table import answer
+from corral.jail.seccomp.profile import Profile, dump, parse
+from corral.jail.seccomp.table import answer, table
+from corral.jail.seccomp.target import Target
 from tests.support.bpf import run
 from tests.support.corral import command
 

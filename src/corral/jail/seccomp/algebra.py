@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from ...errors import ConfigError
 from .profile import Argument, Profile, Rule
-from .table import NAMESPACES, Answer, Entry, Kind, Table, Target, table
+from .table import NAMESPACES, Answer, Entry, Kind, Table, table
+from .target import Target
 
 # Calls of which an argument decides, so a recorded profile says which were used: (index, values).
 _BY_VALUE = {"socket": 0, "personality": 0, "ptrace": 0}

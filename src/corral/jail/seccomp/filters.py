@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
-
-import msgspec
-from msgspec import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from corral_guest.seccomp import jail_filter
 
 from ...errors import ConfigError
 from .kept import kept
-from .profile import MAX_SIZE, Profile, parse
-from .table import Mode, Target, answer, table
+from .target import Mode, Target
+
+if TYPE_CHECKING:
+    from .profile import Profile
 
 DEFAULT, NONE = "default", "none"
+_LONGEST = 1 << 20  # bytes; `profile` refuses what is longer
+_URING, _NO_URING = b"u", b"-"  # before a program in the cache
 
 
-class Filters(Struct, frozen=True):
+class Filters(NamedTuple):
     """Programs of classic BPF, to be installed one after the other: the strictest answer counts.
 
     floor: no AF_VSOCK, no typing into a terminal, no foreign system call table, and no io_uring
@@ -38,22 +39,27 @@ class Filters(Struct, frozen=True):
 
 def load(name: str) -> Profile | None:
     """The profile `default`, `none` (None), or that of a file. Raises ConfigError."""
+    from .profile import parse
+
+    text = _text(name)
+    return None if text is None else parse(text, Path(name).name)
+
+
+def _text(name: str) -> bytes | None:
     if name == NONE:
         return None
     if name == DEFAULT:
-        text = resources.files(__package__).joinpath("default.json").read_bytes()
-        return parse(text, name)
+        return Path(__file__).with_name("default.json").read_bytes()
     try:
         # Without blocking: a name in a folder that a sandbox writes to may be a pipe.
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:
-            text = file.read(MAX_SIZE + 1)
+            return file.read(_LONGEST + 1)
     except OSError as error:
         raise ConfigError(
             f"the seccomp profile {name} cannot be read: {error.strerror}.",
             hint="Say default, none, or the path of a file in Docker's format.",
         ) from error
-    return parse(text, Path(name).name)
 
 
 def filters(name: str, mode: Mode, target: Target, needed: Iterable[str] = ()) -> Filters:
@@ -61,17 +67,22 @@ def filters(name: str, mode: Mode, target: Target, needed: Iterable[str] = ()) -
 
     Raises ConfigError, HostError.
     """
-    profile = load(name)
-    if profile is None:
+    text = _text(name)
+    if text is None:
         return Filters(jail_filter(target.machine), None)
-    where = table(profile, target, mode, needed)
-    asked = mode != "log" and answer(where, "io_uring_setup", ()).allows
-    floor = jail_filter(target.machine, io_uring=asked)
-    inputs = (target.machine, msgspec.json.encode(where).decode())
+    calls = tuple(needed)
 
     def make() -> bytes:
-        from .library import compile_table  # it is not needed otherwise
+        # What a start finds in the cache needs neither these nor libseccomp.
+        from .library import compile_table
+        from .profile import parse
+        from .table import answer, table
 
-        return compile_table(where, target.machine)
+        where = table(parse(text, Path(name).name), target, mode, calls)
+        asked = mode != "log" and answer(where, "io_uring_setup", ()).allows
+        return (_URING if asked else _NO_URING) + compile_table(where, target.machine)
 
-    return Filters(floor, kept(inputs, make))
+    inputs = (text, mode.encode(), repr(tuple(target)).encode(), " ".join(calls).encode())
+    made = kept(inputs, make)
+    floor = jail_filter(target.machine, io_uring=made[:1] == _URING)
+    return Filters(floor, made[1:])

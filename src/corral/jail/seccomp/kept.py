@@ -10,19 +10,18 @@ from collections.abc import Callable, Sequence
 from ... import paths
 from ...spec.files import write_atomically
 
-_FORMAT = "1"  # another when `library` makes other programs of the same table
+_FORMAT = b"2"  # another when `table` or `library` makes other programs of a profile
 _DIGEST = 32  # bytes
-_MOST = (
-    8 * 4096 + _DIGEST
-)  # the kernel takes no longer program (BPF_MAXINSNS in linux/bpf_common.h)
+# The kernel takes no longer program (BPF_MAXINSNS in linux/bpf_common.h)
+_MOST = 8 * 4096 + 64
 
 
-def kept(inputs: Sequence[str], make: Callable[[], bytes]) -> bytes:
+def kept(inputs: Sequence[bytes], make: Callable[[], bytes]) -> bytes:
     """The program made from `inputs`, of the cache or of `make`.
 
     A file that is not as it was written is not believed. A cache that cannot be used is no error.
     """
-    named = "\0".join((_FORMAT, *inputs)).encode()
+    named = b"\0".join((_FORMAT, *inputs))
     key = hashlib.blake2b(named, digest_size=16).hexdigest()
     try:
         path = paths.cache_dir() / "seccomp" / key

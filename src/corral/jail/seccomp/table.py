@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
 from ...errors import ConfigError
 from .profile import EPERM, Action, Argument, Only, Profile
-
-Mode = Literal["errno", "log", "kill"]
-MODES: tuple[Mode, ...] = ("errno", "log", "kill")
+from .target import Mode, Target
 
 # Names of Go's GOARCH and of the OCI -> uname(2)'s, for what corral runs on.
 ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -56,13 +53,6 @@ class Entry(Struct, frozen=True):
     name: str
     answer: Answer
     conditions: tuple[Argument, ...] = ()
-
-
-class Target(Struct, frozen=True):
-    """Where a filter is to hold. machine: as uname(2) says. kernel: version and patch level."""
-
-    machine: str
-    kernel: tuple[int, int]
 
 
 class Table(Struct, frozen=True):
