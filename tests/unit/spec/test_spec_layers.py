@@ -146,6 +146,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_P9_MSIZE": "64k",
         "CORRAL_CHECKPOINTS": "true",
         "CORRAL_READ_ONLY": "yes",
+        "CORRAL_REVIEW": "yes",
         "CORRAL_MASK": ".env,*.key",
         "CORRAL_UNPROTECT": ".git/config",
         "CORRAL_SHARE": f"{data}:/d:rw",
@@ -200,6 +201,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     assert spec.limits == Limits(
         memory=6 << 30, cpu=150, pids=500, io_weight=50, io_read=50 << 20, io_write=20 << 20
     )
+    assert spec.workspace.review and not spec.workspace.reviewed  # nothing to hold back
     assert spec.workspace.read_only and spec.workspace.unprotect == (".git/config",)
     assert spec.workspace.mask == (".env", "*.key")
     assert spec.shares[0].writable
