@@ -17,9 +17,9 @@ import pytest
 
 from corral.gateway.config import TRANSCRIPT
 from corral.paths import log_dir
+from corral.scripted import Models, Reply
 from tests.support import leftovers
 from tests.support.gateways import KEY, GatewaySandbox, configure, gateway_sandbox
-from tests.support.models import Models, Reply
 from tests.support.process_memory import holds
 from tests.support.sandboxes import guest_root, python, succeeded
 from tests.support.secret_sites import in_memory

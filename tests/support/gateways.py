@@ -17,7 +17,7 @@ from corral.gateway.config import TRANSCRIPT
 from corral.paths import config_file
 from corral.sandbox import Sandbox
 from corral.sandbox.gateway import gateway_folder
-from tests.support.models import Models
+from corral.scripted import Models
 from tests.support.sandboxes import sandbox_on
 
 KEY = "sk-ant-api03-TheRealKeyOfTheUser-0123456789abcdef"

@@ -10,9 +10,9 @@ from textwrap import dedent
 import pytest
 
 from corral.channel import Execution
+from corral.scripted import Reply
 from tests.support.clients import python_sdks
 from tests.support.gateways import KEY, GatewaySandbox, gateway_sandbox
-from tests.support.models import Reply
 
 # Importing an SDK takes most of a minute under emulation, so one process does it once.
 WORKER = """

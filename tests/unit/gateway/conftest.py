@@ -22,7 +22,7 @@ from corral.gateway.kept import Kept
 from corral.gateway.prices import table
 from corral.gateway.relay import Relay
 from corral.policy import ANTHROPIC, OPENAI, Gateway, Key
-from tests.support.models import Models
+from corral.scripted import Models
 
 KEY = "sk-ant-api03-THE+REAL/KEY=0123456789"
 ENV = Key(kind="env", value=("NOT_USED_HERE",))

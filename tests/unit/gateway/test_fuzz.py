@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tests.support.models import Reply
+from corral.scripted import Reply
 from tests.unit.gateway.conftest import KEY, World
 
 ALLOWED = {

@@ -15,7 +15,7 @@ from corral.gateway.account import Account
 from corral.gateway.config import SPENT, TRANSCRIPT
 from corral.gateway.kept import Kept
 from corral.gateway.redact import Secrets
-from tests.support.models import Models, Reply
+from corral.scripted import Models, Reply
 from tests.unit.gateway.conftest import anthropic, openai, started
 
 DEAR = {"input_tokens": 0, "output_tokens": 100_000}  # 2.5 USD of claude-opus-5

@@ -23,7 +23,8 @@ from corral.gateway.relay import address
 from corral.gateway.sse import Events, data_of
 from corral.gateway.usage import Usage
 from corral.policy import ANTHROPIC, OPENAI, Gateway
-from tests.support.models import _DIALECTS, Reply
+from corral.scripted import Reply
+from corral.scripted.dialects import DIALECTS
 
 KEYS = ("sk-ant-api03-abcabcabd", "aaaaaaab", "with/slash+and=more")
 GATEWAY = Gateway(name="a", dialect=ANTHROPIC, upstream="https://u.test", key=None)
@@ -101,7 +102,7 @@ def test_the_data_of_an_event_is_its_lines_joined() -> None:
 )
 def test_a_stream_is_put_together_as_it_would_have_come_whole(kind: Kind, path: str) -> None:
     reply = Reply(text="one two", tools=(("Bash", {"command": "é"}), ("Read", {})))
-    dialect, asked = _DIALECTS[path], {"model": "m", "stream_options": {"include_usage": True}}
+    dialect, asked = DIALECTS[path], {"model": "m", "stream_options": {"include_usage": True}}
     streamed, whole = answer(kind), answer(kind)
     for event in dialect.events(asked, reply):
         streamed.event(data_of(event))
@@ -113,7 +114,7 @@ def test_a_stream_is_put_together_as_it_would_have_come_whole(kind: Kind, path: 
 
 def test_an_answer_that_was_cut_off_is_counted_by_what_came() -> None:
     cut = answer("messages")
-    for event in _DIALECTS["/v1/messages"].events({}, Reply(text="word " * 30))[:20]:
+    for event in DIALECTS["/v1/messages"].events({}, Reply(text="word " * 30))[:20]:
         cut.event(data_of(event))
     found = cut.settled(1000)
     assert found.estimated and found.input == 10 and found.output > 20

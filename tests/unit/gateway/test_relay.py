@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from corral.gateway.found import Found
+from corral.scripted import Models, Reply
 from tests.support.https import TestAuthority
-from tests.support.models import Models, Reply
 from tests.unit.gateway.conftest import KEY, World, anthropic, openai, started
 
 CREDENTIALS = {
