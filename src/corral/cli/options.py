@@ -58,6 +58,7 @@ KEYS = {
     "net_idle": "network.idle",
     "gateway": "network.gateways",
     "secret": "network.secrets",
+    "action": "actions",
     "name": "name",
 }
 
@@ -356,6 +357,16 @@ def disk_option(function: F) -> F:
     """`--disk`, for `up`: what keeps nothing has none."""
     return click.option(
         "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
+    )(function)
+
+
+def action_option(function: F) -> F:
+    """`--action`, for `up`: tasks are given to what is kept."""
+    return click.option(
+        "--action",
+        multiple=True,
+        metavar="NAME=CMD",
+        help="A command that tasks call by a name: 'test=pytest -q'. Repeatable.",
     )(function)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import current_folder, disk_option, known_name, sandbox_options, wanted
+from .options import action_option, current_folder, disk_option, known_name, sandbox_options, wanted
 
 EPILOG = """\b
 Examples:
@@ -26,6 +26,7 @@ Exit status: 0; 125 when it cannot be started or ended by itself.
 @click.argument("name", required=False, shell_complete=known_name)
 @click.option("-d", "--detach", is_flag=True, help="Return when it is up; it stays.")
 @disk_option
+@action_option
 @sandbox_options
 def command(name: str | None, detach: bool, **parameters: Any) -> None:
     """Start a sandbox on the current folder, and keep it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .load import Loaded, Project, collect, load_spec
 from .masks import matcher as mask_matcher
-from .model import PROTECTED, Limits, Machine, Run, Share, Spec, Workspace
+from .model import PROTECTED, Action, Limits, Machine, Run, Share, Spec, Workspace
 from .settings import SETTINGS, VARIABLES
 from .sizes import (
     format_duration,
@@ -26,6 +26,7 @@ __all__ = [
     "PROTECTED",
     "SETTINGS",
     "VARIABLES",
+    "Action",
     "Limits",
     "Loaded",
     "Machine",

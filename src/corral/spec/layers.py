@@ -24,7 +24,7 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     network.mode         none|allow|internet  network.gateways     list of names
     network.allow, .deny list of HOST[:PORT]  network.secrets      list of NAME[@HOST[,HOST]]
     network.ports        list or text         network.hosts        list of NAME[:PORT]=ADDRESS
-    network.publish      list of [HOST:]PORT[:GUEST]
+    actions              list of NAME=CMD     network.publish      list of [HOST:]PORT[:GUEST]
     network.max_connections, .rate, .max_bytes, .idle              number or text
 
 A layer that allows hosts and says no mode says mode `allow`.

@@ -126,6 +126,19 @@ class Run(Struct, frozen=True, kw_only=True):
     seccomp_mode: SeccompMode = "errno"
 
 
+class Action(Struct, frozen=True, kw_only=True):
+    """A command that the project calls by a name, for tasks.
+
+    cwd: a folder of the workspace, or an absolute path in the sandbox. timeout: seconds or None.
+    """
+
+    name: str
+    run: tuple[str, ...]
+    cwd: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
+
+
 class Spec(Struct, frozen=True, kw_only=True):
     """What is wanted, whole and checked.
 
@@ -143,4 +156,5 @@ class Spec(Struct, frozen=True, kw_only=True):
     network: Network = Network()
     gateways: tuple[Gateway, ...] = ()
     secrets: tuple[Secret, ...] = ()
+    actions: tuple[Action, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -5,7 +5,8 @@ The tables SETTINGS and VARIABLES are what the documentation is checked against.
 
 from __future__ import annotations
 
-from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES, SECCOMP_MODES
+from .actions import parse_action, show_action
+from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES, SECCOMP_MODES, Action
 from .network_settings import NETWORK_SETTINGS
 from .setting import Setting
 from .sizes import (
@@ -53,6 +54,10 @@ def _item(value: object) -> object:
 
 def _env_name(value: object) -> object:
     return value.name if isinstance(value, EnvVar) else value
+
+
+def _action_name(value: object) -> object:
+    return value.name if isinstance(value, Action) else value
 
 
 def _share_source(value: object) -> object:
@@ -338,6 +343,17 @@ SETTINGS: dict[str, Setting] = {
             show=show_rate,
         ),
         *NETWORK_SETTINGS,
+        Setting(
+            key="actions",
+            option="--action",
+            variable="",
+            meaning="commands that tasks call by a name",
+            parse=parse_action,
+            adds=True,
+            identity=_action_name,
+            tighter="more",  # they run inside the sandbox, as anything there can
+            show=show_action,
+        ),
         Setting(
             key="name",
             option="--name",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..policy import Key
+from .actions import show_timeout
 from .credentials import holds_credential
 from .keys import describe
 from .layers import Entry
 from .load import Loaded
+from .model import Action
 from .settings import SETTINGS, bucket_of
 from .text import printable, toml_key, toml_string
 from .values import EnvVar, NamedShare
@@ -27,7 +29,7 @@ def as_toml(loaded: Loaded) -> str:
     for key, setting in SETTINGS.items():
         table, _, field = key.partition(".")
         entries = _entries(loaded, key)
-        if not entries or key == "share":
+        if not entries or key in ("share", "actions"):
             continue
         lines = sections.setdefault(table if field else "", [])
         name = field or table
@@ -53,6 +55,7 @@ def as_toml(loaded: Loaded) -> str:
     for table, lines in sections.items():
         text += [f"[{table}]", *lines, ""]
     text += list(_share_tables(loaded))
+    text += list(_action_tables(loaded))
     text += list(_door_tables(loaded))
     return "\n".join(text).rstrip() + "\n"
 
@@ -119,6 +122,8 @@ def _plain(key: str, value: object) -> object:
         if key == "run.pass_env":
             return value.name
         return {"name": value.name, "value": _plain_value(value)}
+    if isinstance(value, Action):
+        return _action(value)
     if isinstance(value, NamedShare):
         return {"source": value.source, "target": value.target, "writable": value.writable}
     if isinstance(value, (bool, str)):
@@ -142,6 +147,32 @@ def _share_tables(loaded: Loaded) -> Iterator[str]:
             yield f"target = {toml_string(entry.value.target)}"
             yield f"writable = {_literal(entry.value.writable)}"
             yield ""
+
+
+def _action_tables(loaded: Loaded) -> Iterator[str]:
+    for entry in loaded.merged["actions"]:
+        if isinstance(entry.value, Action):
+            plain = _action(entry.value)
+            yield f"[actions.{entry.value.name}]  # {_origin(loaded, entry)}"
+            yield f"run = [{', '.join(toml_string(word) for word in entry.value.run)}]"
+            for name, value in entry.value.env:
+                hidden = _plain_value(EnvVar(name, value))
+                yield f"env.{toml_key(name)} = {toml_string(hidden)}"
+            for key in ("cwd", "timeout"):
+                if key in plain:
+                    yield f"{key} = {toml_string(str(plain[key]))}"
+            yield ""
+
+
+def _action(action: Action) -> dict[str, object]:
+    found: dict[str, object] = {"name": action.name, "run": list(action.run)}
+    if action.env:
+        found["env"] = {name: _plain_value(EnvVar(name, value)) for name, value in action.env}
+    if action.cwd is not None:
+        found["cwd"] = action.cwd
+    if (limit := show_timeout(action)) is not None:
+        found["timeout"] = limit
+    return found
 
 
 def _door_tables(loaded: Loaded) -> Iterator[str]:

@@ -461,6 +461,28 @@ class SecretTable(_Table, frozen=True, kw_only=True):
     ) = UNSET
 
 
+class ActionTable(_Table, frozen=True, kw_only=True):
+    """A command that tasks call by its name. It runs inside the sandbox only."""
+
+    run: Annotated[
+        list[str],
+        Meta(description="The command, run without a shell.", examples=[["pytest", "-q"]]),
+    ]
+    cwd: (
+        Annotated[str, Meta(description="Where it starts; default: the workspace.")] | UnsetType
+    ) = UNSET
+    env: (
+        Annotated[dict[str, str], Meta(description="Environment variables to set.")] | UnsetType
+    ) = UNSET
+    timeout: (
+        Annotated[
+            int | float | str,
+            Meta(description="End it after this time; default: never.", examples=["5m"]),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class ConfigTable(_Table, frozen=True, kw_only=True):
     """corral.toml, and config.toml in your configuration folder."""
 
@@ -472,6 +494,13 @@ class ConfigTable(_Table, frozen=True, kw_only=True):
     run: RunTable | UnsetType = UNSET
     limits: LimitsTable | UnsetType = UNSET
     network: NetworkTable | UnsetType = UNSET
+    actions: (
+        Annotated[
+            dict[str, ActionTable],
+            Meta(description="Commands that tasks call by a name; they run inside the sandbox."),
+        ]
+        | UnsetType
+    ) = UNSET
     gateway: (
         Annotated[
             dict[str, GatewayTable],
@@ -499,5 +528,7 @@ TABLES: dict[str, type[_Table]] = {
     "limits": LimitsTable,
     "network": NetworkTable,
 }
-NAMED_TABLES: dict[str, type[_Table]] = {"gateway": GatewayTable, "secrets": SecretTable}
-"""Tables with a name of the user's, [gateway.NAME]; in the user's own file only."""
+DOOR_TABLES: dict[str, type[_Table]] = {"gateway": GatewayTable, "secrets": SecretTable}
+"""[gateway.NAME], [secrets.NAME]: in the user's own file only."""
+NAMED_TABLES: dict[str, type[_Table]] = {**DOOR_TABLES, "actions": ActionTable}
+"""Tables with a name of the user's, [gateway.NAME]."""

@@ -18,7 +18,14 @@ from .credentials import is_credential
 from .gateways import Doors, parse_gateway_table, parse_secret_table
 from .network_settings import NamedSecret
 from .settings import SETTINGS
-from .tables import NAMED_TABLES, TABLES, ConfigTable, GatewayTable, SecretTable
+from .tables import (
+    DOOR_TABLES,
+    NAMED_TABLES,
+    TABLES,
+    ConfigTable,
+    GatewayTable,
+    SecretTable,
+)
 from .text import nearest, printable, toml_key
 from .values import Base, variable
 
@@ -139,7 +146,7 @@ def _refuse_unknown_below(table: str, content: object, shown: str, text: str) ->
 
 
 def _refuse_doors(document: Mapping[str, object], shown: str, text: str) -> None:
-    for table in NAMED_TABLES:
+    for table in DOOR_TABLES:
         if table in document:
             raise ConfigError(
                 f"{location(shown, text, table)}: keys, commands that print them and where they "
@@ -190,7 +197,7 @@ def _worded(reason: str) -> str:
 def _doors(document: Mapping[str, object], shown: str, text: str, base: Base) -> Doors:
     gateways: dict[str, Gateway] = {}
     secrets: dict[str, Secret] = {}
-    for table in NAMED_TABLES:
+    for table in DOOR_TABLES:
         named = document.get(table)
         for name, row in named.items() if isinstance(named, dict) else ():
             try:
@@ -216,6 +223,9 @@ def _values(
         table, _, field = key.partition(".")
         content = document.get(table)
         raw = content.get(field) if field and isinstance(content, dict) else content
+        if key == "actions" and isinstance(raw, dict):
+            values[key] = _actions(raw, shown, text, base)
+            continue
         if raw is None or (not field and not isinstance(raw, list)):
             continue
         try:
@@ -232,6 +242,19 @@ def _values(
                 f"{location(shown, text, key)}: {error.message}", hint=error.hint
             ) from error
     return values
+
+
+def _actions(
+    rows: Mapping[str, Mapping[str, object]], shown: str, text: str, base: Base
+) -> tuple[object, ...]:
+    found = []
+    for name, row in rows.items():
+        try:
+            found.append(SETTINGS["actions"].parse({"name": name, **row}, base))
+        except ConfigError as error:
+            where = location(shown, text, f"actions.{toml_key(name)}")
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
+    return tuple(found)
 
 
 def _refuse_own_secrets(items: object) -> None:

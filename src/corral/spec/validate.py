@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from .. import paths
 from ..errors import ConfigError, HostError
+from .actions import MAX_ACTIONS
 from .credentials import credential_warning
 from .gateways import Doors
 from .keys import Reach
@@ -22,6 +23,7 @@ from .masks import matcher
 from .model import (
     PROTECTED,
     Accel,
+    Action,
     Carrier,
     Filesystem,
     Image,
@@ -158,6 +160,7 @@ def resolve(
         network=network,
         gateways=gateways,
         secrets=secrets,
+        actions=_actions(merged["actions"]),
         name=cast("str | None", scalar(merged, "name")) or default_name(place.workspace),
         warnings=tuple(warnings),
     )
@@ -384,6 +387,17 @@ def _limits(merged: Merged) -> Limits:
             for name in Limits.__struct_fields__
         }
     )
+
+
+def _actions(entries: Sequence[Entry]) -> tuple[Action, ...]:
+    """By name, the last of each: options may say one twice."""
+    found = {each.name: each for each in (cast("Action", entry.value) for entry in entries)}
+    if len(found) > MAX_ACTIONS:
+        raise ConfigError(
+            f"there are {len(found)} actions; at most {MAX_ACTIONS} are possible.",
+            hint="Leave some out, or give one of them arguments: a task may add some.",
+        )
+    return tuple(found.values())
 
 
 def _protect_own_files(writable: Sequence[str], *, force: bool) -> None:

@@ -182,7 +182,7 @@ def test_every_key_of_the_model_is_a_setting_and_the_other_way_round() -> None:
         if table != "share"
         for field in model.__struct_fields__
     }
-    assert modelled | {"share", "name"} == set(SETTINGS)
+    assert modelled | {"share", "actions", "name"} == set(SETTINGS)
 
 
 def test_the_schema_names_every_key_and_refuses_others() -> None:
