@@ -182,10 +182,10 @@ def _check_type(content: object, model: type[Struct], prefix: str, shown: str, t
         reason, _, path = str(error).partition(" - at ")
         below = re.sub(r"\[[^\]]*\]", "", path.strip("`").removeprefix("$").lstrip("."))
         key = (prefix + below).rstrip(".")
-        raise ConfigError(f"{location(shown, text, key)}: {_worded(reason)}.") from error
+        raise ConfigError(f"{location(shown, text, key)}: {worded(reason)}.") from error
 
 
-def _worded(reason: str) -> str:
+def worded(reason: str) -> str:
     if match := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", reason):
         wanted = " or ".join(_KINDS.get(kind, kind) for kind in match[1].split(" | "))
         return f"expected {wanted}, not {_KINDS.get(match[2], match[2])}"
