@@ -23,7 +23,8 @@ def test_a_shell_has_a_terminal_of_its_own_with_job_control(tmp_path: Path) -> N
     with at_terminal(tmp_path, ["jail", "--", "bash", "--norc", "-i"]) as terminal:
         terminal.type("echo $((6*7)); stty size\r")
         terminal.expect("42\r\n40 132")
-        terminal.type("echo now; sleep 1000\r")
+        # A child says it, which is in the foreground then: before, Ctrl-C is for the shell alone.
+        terminal.type("sh -c 'echo now; exec sleep 1000'\r")
         terminal.expect("\r\n.*now\r\n")
         terminal.type(CTRL_C)
         terminal.type("echo aga''in\r")
