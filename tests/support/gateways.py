@@ -50,9 +50,11 @@ class GatewaySandbox:
         return [event.message for event in self.events.all if isinstance(event, Notice)]
 
     def transcript(self) -> list[dict[str, Any]]:
-        """What is written so far."""
+        """The exchanges of this sandbox so far; others of its name wrote to the same file."""
         path = gateway_folder(self.sandbox.plan.name) / TRANSCRIPT
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        life = self.sandbox.folder.name
+        return [record for record in records if record.get("id", "").startswith(f"{life}-")]
 
 
 def configure(models: Models, folder: Path, more: Mapping[str, str] | None = None) -> None:

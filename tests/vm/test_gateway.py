@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,14 @@ class Worker(GatewaySandbox):
     """A sandbox with a process in it that has both SDKs."""
 
     execution: Execution
+
+    def responses(self) -> list[dict[str, Any]]:
+        """The answers so far, in the order of their questions.
+
+        A client may go on before the gateway has seen the end of a stream.
+        """
+        ends = [record for record in self.transcript() if record["kind"] == "response"]
+        return sorted(ends, key=lambda record: int(record["id"].rpartition("-")[2]))
 
     async def said(self, program: str) -> list[str]:
         """What a program prints, by lines."""
@@ -76,6 +85,7 @@ def fresh(setting: Worker) -> None:
 
 
 async def test_anthropic_plain_tools_streams_and_tokens(setting: Worker) -> None:
+    earlier = len(setting.responses())
     tool = ("Bash", {"command": "uname -a", "n": [1, {"a": "é"}]})
     setting.models.replies += [
         Reply(text="one two", headers={"anthropic-organization-id": "org"}),
@@ -118,9 +128,7 @@ async def test_anthropic_plain_tools_streams_and_tokens(setting: Worker) -> None
         "['a-model']",
     ]
     assert {seen.headers["x-api-key"] for seen in setting.models.seen} == {KEY}
-    ends = [record for record in setting.transcript() if record["kind"] == "response"]
-    # A client may go on before the gateway has seen the end of a stream.
-    ends.sort(key=lambda record: int(record["id"].rpartition("-")[2]))
+    ends = setting.responses()[earlier:]
     assert ends[0]["usage"] == {"input": 10, "output": 5} and ends[0]["cost_usd"] > 0
     assert ends[2]["body"]["content"][1]["input"] == tool[1]
 
