@@ -11,14 +11,11 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..proc.bwrap import Access, Bind, Memory, Seal, Step, Symlink
 from . import beneath
-
-if TYPE_CHECKING:
-    from .resolve import Mount
+from .mount import Mount
 
 Names = dict[str, "Names"]  # a tree of names; what has none below it is denied
 

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from ..host.users import User
-from ..proc.bwrap import Access, Bind, Folder, Memory, Seal, Step, Symlink
+from ..proc.bwrap import Folder, Seal, Step, Symlink
 from . import beneath
 from .denials import Denials
 from .model import Denied, Expanded, HostBind, Jail, Limits, Link, Seccomp, Source, Tmpfs
+from .mount import Mount
 
 MAX_STEPS = 2048  # mounts and links of one jail: bubblewrap's time grows with their square
 _USUAL = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -36,24 +37,6 @@ class Resolved(Struct, frozen=True, kw_only=True):
     session: bool
     seccomp: tuple[Seccomp, ...]
     limits: Limits
-
-
-class Mount(Struct, frozen=True, kw_only=True):
-    """One mount of a jail. real: of the host, None for memory. optional: left out when denied."""
-
-    target: str
-    real: str | None
-    folder: bool = True
-    writable: bool = False
-    size: int | None = None
-
-    @property
-    def step(self) -> Step:
-        """For bubblewrap."""
-        if self.real is None:
-            return Memory(self.target, self.size)
-        access = Access.WRITABLE if self.writable else Access.READ_ONLY
-        return Bind(self.real, self.target, access, pinned=True)
 
 
 _OWN_TMP = Mount(target="/tmp", real=None)  # noqa: S108

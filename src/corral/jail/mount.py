@@ -1,0 +1,25 @@
+"""One mount of a resolved jail."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..proc.bwrap import Access, Bind, Memory, Step
+
+
+class Mount(Struct, frozen=True, kw_only=True):
+    """One mount of a jail. real: of the host, None for memory. size: bytes, of memory."""
+
+    target: str
+    real: str | None
+    folder: bool = True
+    writable: bool = False
+    size: int | None = None
+
+    @property
+    def step(self) -> Step:
+        """For bubblewrap."""
+        if self.real is None:
+            return Memory(self.target, self.size)
+        access = Access.WRITABLE if self.writable else Access.READ_ONLY
+        return Bind(self.real, self.target, access, pinned=True)
