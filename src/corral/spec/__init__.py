@@ -8,7 +8,7 @@ what a project's own file may say, and model.py for the Spec.
 
 from __future__ import annotations
 
-from .load import Loaded, Project, collect, load_spec
+from .load import Extra, Loaded, Project, collect, load_spec, refuse_untrusted
 from .masks import matcher as mask_matcher
 from .model import PROTECTED, Action, Limits, Machine, Run, Share, Spec, Workspace
 from .settings import SETTINGS, VARIABLES
@@ -27,6 +27,7 @@ __all__ = [
     "SETTINGS",
     "VARIABLES",
     "Action",
+    "Extra",
     "Limits",
     "Loaded",
     "Machine",
@@ -45,4 +46,5 @@ __all__ = [
     "parse_disk",
     "parse_duration",
     "parse_memory",
+    "refuse_untrusted",
 ]

@@ -1,9 +1,9 @@
 """Layers of configuration and how they combine.
 
-In rising order: defaults, the user's config.toml, the project's corral.toml (found upward from
-the current folder, or named by --config), CORRAL_* variables, the command line. Of a scalar the
-highest layer's value holds; items of lists (mask, share, env, allow and so on) are added, and
-one with the same identity (a share's source, a variable's name) is replaced.
+In rising order: defaults, an agent's recipe, the user's config.toml, the project's corral.toml
+(found upward from the current folder, or named by --config), CORRAL_* variables, the command line.
+Of a scalar the highest layer's value holds; items of lists (mask, share, env, allow and so on) are
+added, and one with the same identity (a share's source, a variable's name) is replaced.
 
 The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested ({"machine":
 {"cpus": "2"}}); None, an empty list and an empty tuple count as not given. Its keys:
@@ -51,7 +51,7 @@ from .text import nearest, printable
 from .toml import Document, parse_document
 from .values import Base
 
-Kind = Literal["default", "user", "project", "environment", "command line"]
+Kind = Literal["default", "recipe", "user", "project", "environment", "command line"]
 
 
 class Layer(Struct, frozen=True):
@@ -185,6 +185,18 @@ def misspelt_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def option_layer(overrides: Mapping[str, object], base: Base) -> Layer:
     """The layer of the command line; see the top of this module for `overrides`."""
+    return _flat_layer(overrides, base, "command line")
+
+
+def recipe_layer(values: Mapping[str, object], origin: str, base: Base) -> Layer:
+    """What an agent's recipe gives; `values` as `overrides` at the top of this module.
+
+    It stands below all that the user says.
+    """
+    return _flat_layer(values, base, "recipe", origin)
+
+
+def _flat_layer(overrides: Mapping[str, object], base: Base, kind: Kind, origin: str = "") -> Layer:
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for key, raw in _flat(overrides):
@@ -208,9 +220,10 @@ def option_layer(overrides: Mapping[str, object], base: Base) -> Layer:
             else:
                 values[key] = (setting.parse(raw, base),)
         except ConfigError as error:
-            raise ConfigError(f"{setting.option}: {error.message}", hint=error.hint) from error
-        origins[key] = f"command line ({setting.option})"
-    return _implying(Layer("command line", values, origins))
+            where = origin or setting.option
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
+        origins[key] = origin or f"command line ({setting.option})"
+    return _implying(Layer(kind, values, origins))
 
 
 def _implying(layer: Layer) -> Layer:

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from .. import paths
 from ..errors import ConfigError
+from ..policy import Gateway, Secret
 from . import trust
 from .files import find_project_file, read_config
 from .gateways import BUILT_IN, Doors
@@ -23,6 +24,7 @@ from .layers import (
     misspelt_variables,
     option_layer,
     project_layer,
+    recipe_layer,
     user_layer,
     whole_machine,
 )
@@ -44,6 +46,19 @@ class Project(Struct, frozen=True):
     accepted: bool
     vouched: bool
     changed: bool
+
+
+class Extra(Struct, frozen=True, kw_only=True):
+    """What a recipe adds, below all that the user says; never from a project.
+
+    origin: for messages. values: by key, as `overrides`. gateways: in place of those of the same
+    name. secrets: where the user has none of the same name.
+    """
+
+    origin: str
+    values: Mapping[str, object] = {}
+    gateways: Mapping[str, Gateway] = {}
+    secrets: Mapping[str, Secret] = {}
 
 
 class Loaded(Struct, frozen=True):
@@ -76,19 +91,27 @@ def load_spec(
     config_file: Path | None = None,
     force: bool = False,
     capacity: tuple[int, int] | None = None,
+    extra: Extra | None = None,
 ) -> Spec:
     """The Spec for a sandbox on the folder `cwd`.
 
     overrides: the command line's values (keys: see layers.py). environ: the user's environment.
     config_file: in place of the corral.toml found upward from cwd. force: see resolve(). capacity:
-    CPUs and bytes of memory that a sandbox may have at all, which bound the defaults.
-    Raises ConfigError, UntrustedConfigError, HostError.
+    CPUs and bytes of memory that a sandbox may have at all, which bound the defaults. extra: what
+    a recipe adds. Raises ConfigError, UntrustedConfigError, HostError.
     """
-    loaded = collect(cwd, overrides, environ, config_file=config_file, capacity=capacity)
-    if loaded.refused and loaded.project is not None:
-        raise trust.untrusted(loaded.project.path, loaded.refused, changed=loaded.project.changed)
+    loaded = collect(
+        cwd, overrides, environ, config_file=config_file, capacity=capacity, extra=extra
+    )
+    refuse_untrusted(loaded)
     spec = resolve(loaded.merged, loaded.place, environ, loaded.doors, force=force)
     return structs.replace(spec, warnings=loaded.warnings + spec.warnings)
+
+
+def refuse_untrusted(loaded: Loaded) -> None:
+    """UntrustedConfigError when the project's file asks for what was not accepted."""
+    if loaded.refused and loaded.project is not None:
+        raise trust.untrusted(loaded.project.path, loaded.refused, changed=loaded.project.changed)
 
 
 def collect(
@@ -98,10 +121,11 @@ def collect(
     *,
     config_file: Path | None = None,
     capacity: tuple[int, int] | None = None,
+    extra: Extra | None = None,
 ) -> Loaded:
     """Read and merge all layers. A file that widens and is not accepted is reported, not raised.
 
-    capacity: see load_spec.
+    capacity, extra: see load_spec.
 
     Raises ConfigError for files, variables and options that are wrong, HostError when the record
     of accepted files cannot be read.
@@ -111,9 +135,13 @@ def collect(
     here = Base(workspace, home, workspace)
     doors = Doors()
     lower = [default_layer(*(capacity or whole_machine()))]
+    if extra is not None:
+        lower.append(recipe_layer(extra.values, extra.origin, here))
     if (own := _users_file(home, workspace)) is not None:
         layer, doors = own
         lower.append(layer)
+    if extra is not None:
+        doors = Doors({**doors.gateways, **extra.gateways}, {**extra.secrets, **doors.secrets})
     upper = [environment_layer(environ, here), option_layer(overrides, here)]
     found = _project_file(workspace, _named_file(config_file, environ, workspace))
     merged = without = merge([*lower, *upper])
