@@ -12,11 +12,14 @@ import os
 import socket
 
 from . import boot, disk, jail, linux
+from .groups import Groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
+
+    from .loop import Loop
 
     T = TypeVar("T")
 
@@ -51,12 +54,13 @@ class Agent:
     identity: number, uid, who it is inside, id maps. call: the host's call that is unanswered.
     """
 
-    def __init__(self, identity: dict[str, Any]) -> None:
+    def __init__(self, identity: dict[str, Any], loop: Loop) -> None:
         self.number: int = identity["number"]
         self._identity = identity
         self.uid: int = identity["uid"]
         self.home = f"{AGENTS}/{self.number}"
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
+        self.groups = Groups(loop, self.cgroup)
         self.socket: socket.socket | None = None
         self.call: int | None = None
         self.reason = ""  # why it ended before it was up
@@ -228,6 +232,7 @@ class Agent:
         if self._pause >= 0:
             os.close(self._pause)
             self._pause = -1
+        self.groups.close()
 
     def kill(self) -> None:
         """End every process of this agent."""

@@ -52,7 +52,13 @@ def load_modules(folder: str = "/modules") -> None:
 
 def start_cgroups() -> None:
     """Mount cgroup v2, move PID 1 to a group of its own and enable the controllers."""
-    linux.mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, "nsdelegate,memory_recursiveprot")
+    options = "nsdelegate,memory_recursiveprot"
+    try:
+        # Each command is moved to a group of its own, for which a move must not wait for the
+        # kernel's RCU (cgroup-v2.rst; since Linux 6.0).
+        linux.mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, f"{options},favordynmods")
+    except OSError:
+        linux.mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, options)
     os.mkdir(f"{CGROUP_ROOT}/supervisor")
     write(f"{CGROUP_ROOT}/supervisor/cgroup.procs", str(os.getpid()))
     available = read(f"{CGROUP_ROOT}/cgroup.controllers").split()

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 
 CONTROL, DATA, END, CREDIT, RESET, GONE = 1, 2, 3, 4, 5, 6
 

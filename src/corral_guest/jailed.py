@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 CONTROL_FD = 3
+HOME_FD = 4  # cgroup.procs of the control group that this process lives in
 MAX_PACKET = 1 << 16  # bytes; a longer request comes in a memory file
-MAX_FDS = 4
+MAX_FDS = 5  # a long request, a control group, three streams
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
                signal.SIGUSR2, signal.SIGALRM)  # fmt: skip
 SCRIPT_LINE = 256  # bytes of a script's first line that Linux reads (BINPRM_BUF_SIZE)
@@ -83,6 +84,7 @@ class Jail:
             pass  # it ended a moment ago (reap() tells), or made itself another's
 
     def _start(self, number: int, request: dict[str, object], fds: list[int]) -> None:
+        group, *fds = fds
         argv = request["argv"]
         environment = request["env"]
         assert isinstance(argv, list) and isinstance(environment, dict)
@@ -109,7 +111,8 @@ class Jail:
             actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
         try:
             builtin = request.get("builtin")
-            pid = _fork(argv, fds) if builtin else _spawn(argv, environment, actions)
+            with _Within(group):
+                pid = _fork(argv, fds) if builtin else _spawn(argv, environment, actions)
             self._pids[number] = pid
             self._send({"op": "started", "id": number}, [master] if terminal else [])
         finally:
@@ -138,6 +141,23 @@ class Jail:
     def _send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._control.sendmsg([json.dumps(message).encode()], rights)
+
+
+class _Within:
+    """In another control group, for as long as it takes to start what shall live there.
+
+    group: of its cgroup.procs, opened by the supervisor, who alone may do such a thing. A child is
+    born where its parent is, so nothing that it starts can be anywhere else.
+    """
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+
+    def __enter__(self) -> None:
+        os.write(self._group, b"0")
+
+    def __exit__(self, *_exception: object) -> None:
+        os.write(HOME_FD, b"0")
 
 
 def _spawn(argv: list[str], environment: dict[str, str], actions: list[tuple[object, ...]]) -> int:

@@ -49,6 +49,7 @@ class Supervisor:
             "agent": self._agent,
             "exec": self._exec,
             "signal": self._signal,
+            "end": self._end,
             "resize": self._resize,
             "kill": self._kill,
             "sync": self._sync,
@@ -173,7 +174,7 @@ class Supervisor:
 
     def _make_jail(self, request: int, params: dict[str, Any]) -> None:
         """Make an agent's jail, still without a tree; answered when it is there."""
-        agent = agents.Agent(params)
+        agent = agents.Agent(params, self._loop)
         agent.make()
         self._agents[agent.number] = agent
         assert agent.socket is not None
@@ -210,10 +211,13 @@ class Supervisor:
                 self._spawn_outside(command, message, theirs)
             else:
                 agent.refresh()
+                theirs.insert(0, agent.groups.make(command.number))
                 agent.request(message, theirs)
         except OSError as error:
             reason = {"errno": error.errno, "what": "program" if agent is None else ""}
             self._commands.failed(command, reason)
+            if agent is not None:
+                agent.groups.over(command.number)
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -246,6 +250,27 @@ class Supervisor:
                 }
             )
         return {}
+
+    def _end(self, request: int, params: dict[str, Any]) -> None:
+        """Kill all that a command has started; answered when none of it is left.
+
+        A command that has ended itself may have left something behind.
+        """
+        number, channel = params["exec"], self._channel
+        found = self._owner(number)
+        command = found[1] if found is not None else None
+
+        def gone() -> None:
+            channel.send_message(wire.response(request, {}))
+
+        for agent in self._agents.values():
+            if number in agent.groups:
+                agent.groups.end(number, gone, begun=command is None or not command.request)
+                return
+        for pid, child in self._children.items():
+            if child is command:
+                os.killpg(pid, signal.SIGKILL)  # outside every jail, it is its session
+        gone()
 
     def _resize(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
         self._commands.resize(params["exec"], params["rows"], params["columns"])
@@ -298,6 +323,7 @@ class Supervisor:
         self._commands = Commands(self._loop, self._channel)
         self._forwarder.attach(self._channel)
         last = max(each.last for each in self._stranded)
+        last = max([last, *(agent.groups.last for agent in self._agents.values())])
         self._channel.send_message(wire.response(request, {"next": last + 1}))
 
     def _identify(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -339,12 +365,13 @@ class Supervisor:
             number = message.get("errno")
             agent.reason = os.strerror(number) if type(number) is int else ""
         elif found is not None and found[1].agent is agent:
-            self._heard_of(*found, operation, message, fds)
+            self._heard_of(agent, *found, operation, message, fds)
         for fd in fds:
             os.close(fd)
 
     def _heard_of(
         self,
+        agent: agents.Agent,
         commands: Commands,
         command: Command,
         operation: object,
@@ -359,12 +386,15 @@ class Supervisor:
                 commands.failed(command, {})
             else:
                 commands.started(command, fds.pop(0) if fds else -1)
+            agent.groups.started(command.number)
         elif operation == "failed" and command.request:
             commands.failed(command, message)
+            agent.groups.over(command.number)
         elif operation == "exited" and not command.request:
             status = message.get("status")
             status = status if type(status) is int and 0 <= status <= 255 else 255
             commands.exited(command, status)
+            agent.groups.over(command.number)
 
     def _lost(self, agent: agents.Agent) -> None:
         """The jail is gone: so are its commands."""

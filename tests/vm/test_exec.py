@@ -476,6 +476,69 @@ async def test_a_terminal_whose_reader_is_gone_hangs_up(sandbox: Sandbox) -> Non
     assert await execution.wait() == 128 + signal.SIGHUP
 
 
+# The end of a command with everything that it has started
+
+DAEMON = """
+import os, sys, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():  # no child of the command's any more, in a session of its own
+        os.closerange(0, 3)
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+print("up", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+GROUPS = """
+import os
+for folder in sorted(os.listdir("/sys/fs/cgroup/agent-1")):
+    if folder.startswith("exec-"):
+        print(open(f"/sys/fs/cgroup/agent-1/{folder}/cgroup.procs").read().split())
+"""
+SLEEPERS = "ps -eo args | grep -c '[t]ime.sleep'"
+
+
+@pytest.mark.parametrize("seconds", ["600", "0"], ids=["running", "ended itself"])
+async def test_the_end_of_a_command_reaches_its_daemons(sandbox: Sandbox, seconds: str) -> None:
+    other = await sandbox.exec(["sleep", "600"])
+    execution = await sandbox.exec(["python3", "-c", DAEMON, seconds])
+    assert await execution.stdout.read() == b"up\n"
+    if seconds == "0":
+        assert await execution.wait() == 0
+    assert (await shell(sandbox, SLEEPERS)).stdout.strip() != "0"
+    await execution.end()
+    assert await execution.wait() == (0 if seconds == "0" else 128 + signal.SIGKILL)
+    assert (await shell(sandbox, SLEEPERS)).stdout.strip() == "0"
+    # Another command is not touched; its group is the only one.
+    (left,) = lines(await guest_root(sandbox, GROUPS))
+    assert left.count(",") == 0 and left != "[]"
+    await other.end()
+    assert await other.wait() == 128 + signal.SIGKILL
+    assert lines(await guest_root(sandbox, GROUPS)) == []
+    await other.end()  # again: nothing happens
+
+
+async def test_a_control_group_goes_with_what_a_command_left_behind(sandbox: Sandbox) -> None:
+    short = DAEMON.replace("600", "2")
+    assert (await python(sandbox, short.replace("sys.argv[1]", "0"))).status == 0
+    assert len(lines(await guest_root(sandbox, GROUPS))) == 1
+    async with asyncio.timeout(60):
+        while lines(await guest_root(sandbox, GROUPS)):  # each takes its time under emulation
+            pass
+    # A built-in command and one with a terminal have had theirs, too.
+    terminal = await sandbox.exec(["true"], terminal=(24, 80))
+    await terminal.wait()
+    assert lines(await guest_root(sandbox, GROUPS)) == []
+
+
+async def test_the_end_of_a_command_outside_every_jail(sandbox: Sandbox) -> None:
+    execution = await sandbox.exec(["/usr/bin/python3", "-c", "import time; time.sleep(600)"],
+                                   agent=0)  # fmt: skip
+    await execution.end()
+    assert await execution.wait() == 128 + signal.SIGKILL
+
+
 # The jail itself; last, for it takes the jail along
 
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from corral.channel.channel import Channel
 from corral.channel.stream import Stream
 
+END_TIMEOUT = 20.0  # seconds
+
 
 class Execution:
     """A command: its streams, its status.
@@ -43,6 +45,15 @@ class Execution:
             await self._channel.call(
                 "signal", {"exec": self._number, "signal": number, "group": group}, timeout=20
             )
+
+    async def end(self) -> None:
+        """Kill it and everything that it has started, and wait until nothing of that is left.
+
+        What it left behind is reached as well, also when it has ended itself: daemons that forked
+        twice, sessions of their own. Then `wait` has its status. Raises ChannelError when something
+        does not end in END_TIMEOUT seconds.
+        """
+        await self._channel.call("end", {"exec": self._number}, timeout=END_TIMEOUT)
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the command's terminal its new size."""

@@ -5,6 +5,7 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     hello   {version}                              -> Hello
     exec    ExecCall                               -> {}, later the notification `exited`
     signal  {exec, signal, group}                  -> {}
+    end     {exec}                                 -> {}, once nothing that it started is left
     resize  {exec, rows, columns}                  -> {}
     kill    {agent}, sync {}, pause {}, resume {}  -> {}
     checkpoint  {tag, replace}                     -> {}
@@ -78,6 +79,12 @@ class SignalCall(_Message, frozen=True, kw_only=True):
     exec: int
     signal: int
     group: bool = False
+
+
+class EndCall(_Message, frozen=True, kw_only=True):
+    """End a command of this client's with all that it has started; it may have ended itself."""
+
+    exec: int
 
 
 class ResizeCall(_Message, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from typing import Any
 
 from corral_guest import wire
 
-from ..channel import Stream
+from ..channel import Execution, Stream
 from ..channel.server import ServedChannel
 from ..errors import (
     ChannelError,
@@ -33,6 +33,7 @@ from .model import VERSION, Problem
 
 _STREAMS = ({"stdin", "stdout", "stderr"}, {"stdin", "stdout"})  # without and with a terminal
 MAX_PENDING = 1024  # requests of one client that wait for their answer
+MAX_OVER = 256  # commands of one client that ended, whose leftovers can still be ended
 LAST_WRITES = 2.0  # seconds for a client to take what it was told last
 _SIGNAL_TIME = 10.0  # seconds for a guest to take a signal
 _HANG_UP_GRACE = 2.0  # seconds
@@ -49,12 +50,14 @@ class Peer:
         self._spawn = spawn
         self._running: dict[int, Running] = {}
         self._taken: set[int] = set()  # the client's numbers of those that run or begin
+        self._over: dict[int, Execution] = {}  # the latest that run no more
         self._greeted = False
         self._pending = 0
         self._channel: ServedChannel
         self._methods: dict[str, Callable[[dict[str, Any]], Coroutine[object, object, Any]]] = {
             "hello": self._greet,
             "signal": self._signal,
+            "end": self._end,
             "resize": self._resize,
             "kill": self._kill,
             "sync": self._sync,
@@ -156,6 +159,14 @@ class Peer:
         if (running := self._running.get(call.exec)) is not None:
             await running.execution.signal(call.signal, group=call.group)
 
+    async def _end(self, params: dict[str, Any]) -> None:
+        number = messages.read(params, messages.EndCall).exec
+        self._keeper.check_running()
+        running = self._running.get(number)
+        execution = running.execution if running is not None else self._over.get(number)
+        if execution is not None:
+            await execution.end()
+
     async def _resize(self, params: dict[str, Any]) -> None:
         call = messages.read(params, messages.ResizeCall)
         if not (0 < call.rows < 1 << 16 and 0 < call.columns < 1 << 16):
@@ -246,6 +257,9 @@ class Peer:
         finally:
             del self._running[call.exec]
             self._taken.discard(call.exec)
+            self._over[call.exec] = running.execution
+            if len(self._over) > MAX_OVER:
+                del self._over[next(iter(self._over))]
 
     async def _attend(self, running: Running, streams: dict[str, Stream]) -> int:
         """Move the command's bytes; its status, once all its output is under way."""

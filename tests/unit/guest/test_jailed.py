@@ -44,7 +44,8 @@ class Jailed:
                 [
                     sys.executable,
                     "-c",
-                    f"import os; os.dup2({high}, 3); os.closerange(4, 200)\n{PROGRAM}",
+                    f"import os; os.dup2({high}, 3); os.dup2(os.open('/dev/null', 1), 4)\n"
+                    f"os.closerange(5, 200)\n{PROGRAM}",
                 ],
                 pass_fds=(high,),
             )
@@ -66,7 +67,9 @@ class Jailed:
     def start(self, number: int, *argv: str, fds: list[int] | None = None, **rest: Any) -> None:
         null = os.open("/dev/null", os.O_RDWR)
         request = {"env": {"PATH": PATH}, "cwd": str(self.folder), "terminal": None, **rest}
-        self.say({"op": "exec", "id": number, "argv": argv, **request}, fds or [null] * 3)
+        self.say(
+            {"op": "exec", "id": number, "argv": argv, **request}, [null, *(fds or [null] * 3)]
+        )
         os.close(null)
 
     def output(self, *argv: str, **rest: Any) -> tuple[str, int]:
@@ -314,7 +317,7 @@ def test_a_request_too_long_for_a_packet_comes_in_a_memory_file(jailed: Jailed) 
         + ["x" * 120_000] * 2,
     }
     os.write(memory, json.dumps(request).encode())
-    jailed.say({}, [memory, null, null, null])
+    jailed.say({}, [memory, null, null, null, null])
     assert jailed.hear()[0] == {"op": "started", "id": 1}
     assert jailed.hear()[0] == {"op": "exited", "id": 1, "status": 0}
     os.close(memory)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -19,8 +21,9 @@ import pytest
 
 from corral.channel import Channel, Stream, serial_pair
 from corral.errors import GuestError, StreamResetError
-from corral_guest import freezer, wire
+from corral_guest import freezer, groups, wire
 from corral_guest.agent import MAX_REPLY, MAX_REQUEST, Agent
+from corral_guest.groups import Groups
 from corral_guest.loop import READ, Loop
 from corral_guest.supervisor import Supervisor
 
@@ -28,14 +31,15 @@ from corral_guest.supervisor import Supervisor
 class Guest:
     """A supervisor with agent 1, whose jail is in the test's hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.port, theirs = serial_pair()
         theirs.setblocking(False)
         self._theirs = theirs
         self.loop = Loop()
         self.supervisor = Supervisor(theirs.fileno(), self.loop)
-        self.agent = Agent({"number": 1, "uid": os.getuid()})
-        self.agent.cgroup = "/nowhere"
+        self.agent = Agent({"number": 1, "uid": os.getuid()}, self.loop)
+        self.agent.cgroup = str(folder)
+        self.agent.groups = Groups(self.loop, str(folder))
         self.agent.socket, self.jail = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.agent.socket.setblocking(False)
         self.jail.settimeout(20)
@@ -63,14 +67,17 @@ class Guest:
         assert self.fault is None
 
     async def asked(self) -> tuple[dict[str, Any], list[int]]:
-        """What the jail is asked for next, with the descriptors that come along."""
+        """What the jail is asked for next, with the descriptors of streams that come along."""
         fds = array.array("i")
         data, ancillary, _flags, _address = await asyncio.to_thread(
             self.jail.recvmsg, 1 << 20, socket.CMSG_SPACE(32)
         )
         for _level, _kind, payload in ancillary:
             fds.frombytes(payload)
-        return json.loads(data), list(fds)
+        message = json.loads(data)
+        if message.get("op") == "exec":
+            os.close(fds.pop(0))  # its control group
+        return message, list(fds)
 
     def say(self, message: object, fds: list[int] | None = None) -> None:
         """The jail speaks."""
@@ -107,8 +114,27 @@ class Host:
 
 
 @pytest.fixture
-async def both() -> AsyncIterator[tuple[Guest, Host]]:
-    guest = Guest()
+async def both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Guest, Host]]:
+    # Folders in place of control groups: empty at once, and gone when they are removed.
+    def make(path: str) -> None:
+        Path(path).mkdir()
+        for name in ("cgroup.procs", "cgroup.kill"):
+            Path(path, name).touch()
+
+    def removed(path: str) -> bool:
+        if Path(path, "cgroup.kill").read_text() and Path(path).exists():
+            Path(path).rename(f"{path}.killed")
+        else:
+            shutil.rmtree(path)
+        return True
+
+    monkeypatch.setattr(groups, "_make", make)
+    monkeypatch.setattr(groups, "_removed", removed)
+    own = tmp_path / "cgroup"
+    make(str(own))
+    guest = Guest(own)
     async with await Channel.start(guest.port) as channel:
         yield guest, Host(channel)
     await asyncio.to_thread(guest.stop)
@@ -363,7 +389,7 @@ async def test_a_command_that_runs_cannot_be_started_again(both: Both) -> None:
 async def test_a_long_command_line_travels_in_a_memory_file(both: Both) -> None:
     guest, host = both
     task, _streams = await host.exec(1, argv=["tool", "x" * (2 * MAX_REQUEST)])
-    request, (memory, *fds) = await guest.asked()
+    request, (memory, _group, *fds) = await guest.asked()
     assert request == {}
     sent = json.loads(os.pread(memory, 4 * MAX_REQUEST, 0))
     assert sent["argv"][1] == "x" * (2 * MAX_REQUEST)
@@ -405,13 +431,13 @@ async def test_a_frozen_guest_is_silent_until_it_thaws(both: Both, frozen: list[
     guest.say({"op": "started", "id": 1})
     await task
     await host.channel.suspend("freeze", 20)
-    assert frozen == ["freeze ['/nowhere']", "sync"]
+    assert frozen == [f"freeze ['{guest.agent.cgroup}']", "sync"]
     os.write(stdout, b"said while frozen")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(asyncio.create_task(streams["stdout"].read())), 0.2)
     host.channel.resume()
     await host.call("thaw", clock=123)
-    assert frozen[2:] == ["time 123", "thaw ['/nowhere']"]
+    assert frozen[2:] == ["time 123", f"thaw ['{guest.agent.cgroup}']"]
     for fd in (stdin, stdout, stderr):
         os.close(fd)
     guest.say({"op": "exited", "id": 1, "status": 0})
@@ -451,3 +477,92 @@ async def test_the_host_of_a_copy_begins_anew_and_commands_notice_nothing(
 def write_much(fd: int, size: int) -> None:
     while size > 0:
         size -= os.write(fd, bytes(min(size, 1 << 16)))
+
+
+# Ending a command with all that it has started
+
+
+async def _begun(guest: Guest, host: Host, number: int) -> dict[str, Stream]:
+    """A command that runs, its descriptors closed."""
+    task, streams = await host.exec(number)
+    _request, fds = await guest.asked()
+    guest.say({"op": "started", "id": number})
+    await task
+    for fd in fds:
+        os.close(fd)
+    return streams
+
+
+def _was_killed(folder: Path, number: int) -> bool:
+    return (folder / f"cgroup/exec-{number}.killed").exists()
+
+
+def _groups(folder: Path) -> list[str]:
+    return sorted(each.name for each in (folder / "cgroup").iterdir() if each.is_dir())
+
+
+async def test_a_commands_control_group_is_removed_with_it(both: Both, tmp_path: Path) -> None:
+    guest, host = both
+    await _begun(guest, host, 5)
+    assert _groups(tmp_path) == ["exec-5"]
+    guest.say({"op": "exited", "id": 5, "status": 0})
+    await host.exits.get()
+    assert _groups(tmp_path) == []
+
+
+async def test_the_end_of_a_command_kills_its_control_group(both: Both, tmp_path: Path) -> None:
+    guest, host = both
+    await _begun(guest, host, 5)
+    assert await host.call("end", exec=5) == {}
+    assert _was_killed(tmp_path, 5)
+    assert await host.call("end", exec=5) == {}  # again: nothing is left
+    assert await host.call("end", exec=99) == {}
+    guest.say({"op": "exited", "id": 5, "status": 137})
+    assert await host.exits.get() == {"exec": 5, "status": 137}
+
+
+async def test_a_command_that_is_still_starting_is_ended_when_it_has(
+    both: Both, tmp_path: Path
+) -> None:
+    """Before that, the process that starts it may be in the group itself."""
+    guest, host = both
+    task, _streams = await host.exec(5)
+    _request, fds = await guest.asked()
+    end = asyncio.create_task(host.call("end", exec=5))
+    await host.call("signal", exec=99, signal=9, group=False)  # the guest has heard of `end`
+    assert not _was_killed(tmp_path, 5)
+    guest.say({"op": "started", "id": 5})
+    await task
+    assert await end == {}
+    assert _was_killed(tmp_path, 5)
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_a_command_that_did_not_start_leaves_no_control_group(
+    both: Both, tmp_path: Path
+) -> None:
+    guest, host = both
+    task, _streams = await host.exec(5)
+    _request, fds = await guest.asked()
+    end = asyncio.create_task(host.call("end", exec=5))
+    await host.call("signal", exec=99, signal=9, group=False)
+    guest.say({"op": "failed", "id": 5, "errno": 2, "what": "program"})
+    with pytest.raises(GuestError):
+        await task
+    assert await end == {}
+    assert _groups(tmp_path) == []
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_too_many_commands_that_left_something_behind_are_refused(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, host = both
+    monkeypatch.setattr(groups, "MAX_GROUPS", 1)
+    await _begun(guest, host, 5)
+    task, _streams = await host.exec(6)
+    with pytest.raises(GuestError) as caught:
+        await task
+    assert caught.value.data["errno"] == errno.EAGAIN
