@@ -78,6 +78,23 @@ def test_a_helper_has_namespaces_of_its_own(setting: Setting, program: str) -> N
 
 
 @pytest.mark.parametrize("program", [QEMU, FILES])
+def test_no_helper_can_change_what_the_kernel_is_set_to(setting: Setting, program: str) -> None:
+    """Where root runs corral they own the files in /proc/sys; core_pattern there names a program."""
+    for process in setting.helpers(program):
+        # A file server is in a chroot by now; bubblewrap, in the same tree, sees it as it was made.
+        above = process.parent()
+        assert above is not None and above.name() == "bwrap"
+        seen = above if _mounts_of(above.pid) == _mounts_of(process.pid) else process
+        mounts = Path(f"/proc/{seen.pid}/mountinfo").read_text().splitlines()
+        settings = [line.split()[5] for line in mounts if line.split()[4] == "/proc/sys"]
+        assert [options.split(",")[0] for options in settings] == ["ro"]
+
+
+def _mounts_of(pid: int) -> str:
+    return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - no path
+
+
+@pytest.mark.parametrize("program", [QEMU, FILES])
 def test_a_helper_is_filtered_and_gains_no_privileges(setting: Setting, program: str) -> None:
     # virtiofsd's first process waits for its child, and has the filter that it was started with.
     for process in setting.helpers(program):

@@ -98,6 +98,24 @@ def test_no_capability_and_no_privilege_comes_with_it(project: Path) -> None:
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
+def test_the_kernels_settings_are_read_only(project: Path) -> None:
+    """They are root's files: a jail that root starts could name a program for the kernel to run."""
+    names = ("kernel/core_pattern", "fs/suid_dumpable", "vm/overcommit_memory", "fs/file-max")
+    code = f"""
+for name in {names!r}:
+    attempt(name, os.open, "/proc/sys/" + name, os.O_WRONLY)
+attempt("sysrq", os.open, "/proc/sysrq-trigger", os.O_WRONLY)
+attempt("remount", mount, "none", "/proc/sys", None, 32 | 4096)
+attempt("unmount", lambda: check(libc.umount2(b"/proc/sys", 2)))
+"""
+    for profile in ("default", "none"):
+        found = outcome_of(project, code, "--seccomp", profile)
+        assert found.pop("sysrq") in ("EROFS", "EACCES", "ENOENT")  # not every kernel has it
+        refused(found, "EROFS", "EPERM", "EACCES")
+    if os.getuid() == 0:  # the control: without a jail nothing but the owner counts
+        os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))
+
+
 def test_the_hosts_network_and_sockets_are_not_there(project: Path) -> None:
     name = f"\0corral-{os.getpid()}"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:

@@ -17,6 +17,7 @@ from ..proc.bwrap import Access, Bind, Memory, Seal, Step, Symlink
 from . import beneath
 from .mount import Mount
 
+_PLAIN = "Write the path without “..”."
 Names = dict[str, "Names"]  # a tree of names; what has none below it is denied
 
 
@@ -68,6 +69,8 @@ def _settled(path: str) -> str:
     while (at := beneath.locate(folder)) is None:
         folder, name = posixpath.split(folder)
         missing.insert(0, name)
+    if ".." in missing:  # what it would mean depends on what comes to be there
+        raise ConfigError(f"{path} cannot be denied: there is no such folder.", hint=_PLAIN)
     return posixpath.join(at.real, *missing)
 
 

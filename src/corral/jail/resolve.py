@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,7 @@ from .mount import Mount
 
 MAX_STEPS = 2048  # mounts and links of one jail: bubblewrap's time grows with their square
 _USUAL = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
+_MOST_LINKS = 40  # followed for one path, as the kernel's limit (MAXSYMLINKS in linux/namei.h)
 _OWN = ("/proc", "/dev")
 _NAME = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -82,6 +84,7 @@ def resolve(jail: Jail, user: User, cwd: str, environ: Mapping[str, str]) -> Res
     mounts = _mounts(jail, words)
     links = [part for part in jail.parts if isinstance(part, Link)]
     denied = [words.path(part.path) for part in jail.parts if isinstance(part, Denied)]
+    denied += [followed for path in denied if (followed := _followed(path, links)) != path]
     denials = Denials(denied, mounts)
     tree: list[Step] = []
     for mount in mounts:
@@ -109,6 +112,17 @@ def resolve(jail: Jail, user: User, cwd: str, environ: Mapping[str, str]) -> Res
         seccomp=jail.seccomp or (Seccomp("default"),),
         limits=jail.limits,
     )
+
+
+def _followed(path: str, links: Sequence[Link]) -> str:
+    """The path with the jail's own links followed (/bin, say, which leads to usr/bin)."""
+    for _time in range(_MOST_LINKS):
+        link = next((link for link in links if _within_any(path, (link.path,))), None)
+        if link is None:
+            return path
+        to = posixpath.join(posixpath.dirname(link.path), link.text)
+        path = posixpath.normpath(to + path[len(link.path) :])
+    raise ConfigError(f"{path} is denied, and the jail's links lead to it in circles.")
 
 
 def _mounts(jail: Jail, words: Words) -> list[Mount]:

@@ -142,7 +142,11 @@ def confined(
         argv += ["--cap-add", "ALL"]
     if seccomp_fd is not None:
         argv += ["--seccomp", str(seccomp_fd)]
-    argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
+    # Where root runs corral, the files in /proc/sys are its own: they can be written without any
+    # capability, and core_pattern names a program that the kernel starts outside. bubblewrap seals
+    # /proc/irq and the like, and leaves this out (access(2) on the folder itself says no).
+    argv += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    argv += ["--tmpfs", "/tmp"]  # noqa: S108 - its own
     for step in tree:
         argv += step.argv()
     return (*argv, "--", *command)

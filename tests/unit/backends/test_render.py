@@ -157,6 +157,8 @@ def test_no_helper_sees_the_home_or_etc(argv: tuple[str, ...]) -> None:
         for position, argument in enumerate(argv[: argv.index("--")]):
             if argument == option:
                 source = argv[position + 1].removeprefix("pinned:")  # see proc/warden.py
+                if (source, argv[position + 2], option) == ("/proc/sys", "/proc/sys", "--ro-bind"):
+                    continue  # over its own, which it could write: see `confined`
                 assert source.startswith(SHOWN), source
 
 

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from corral.errors import ConfigError
 from corral.host import User
 from corral.jail import combinators as c
-from corral.jail.model import Jail
+from corral.jail.model import Jail, Link
 from corral.jail.render import ARGUMENTS_FD, guest, host
 from corral.jail.resolve import MAX_STEPS, Resolved, resolve
 from corral.proc.bwrap import Bind, Memory, Seal, Symlink
@@ -210,6 +211,29 @@ def test_a_denied_link_is_gone_and_so_is_what_it_names(project: Path) -> None:
     assert "link" not in shown(resolved, project)
     assert f"{project}/src/deep" not in binds(resolved)
     assert shown(resolved, project / "src") == {"b"}
+
+
+def test_a_path_is_denied_through_the_jails_own_links(project: Path) -> None:
+    """/bin leads to usr/bin in a jail with the host's programs: a link that is in no mount."""
+
+    def linked(before: Jail) -> Jail:
+        links = (Link("/in", "over"), Link("/over", "one/src"), Link("/x", "y"), Link("/y", "x"))
+        return msgspec.structs.replace(before, parts=(*before.parts, *links))
+
+    common = (linked, c.ro_bind(str(project), "/one"))
+    resolved = found(project, *common, c.deny("/in/deep/c"), c.deny("/in/absent"))
+    assert shown(resolved, Path("/one/src")) == {"b", "deep"}
+    assert Seal("/one/src") in resolved.tree and "/one/src/deep/c" not in binds(resolved)
+    with pytest.raises(ConfigError, match="in circles"):
+        found(project, *common, c.deny("/x/a"))
+
+
+def test_what_cannot_be_told_is_not_denied_in_silence(project: Path) -> None:
+    for path in (f"{project}/absent/../.env", f"{project}/src/absent/../../.env"):
+        with pytest.raises(ConfigError, match="cannot be denied"):
+            found(project, c.mount_cwd, c.deny(path))
+    resolved = found(project, c.mount_cwd, c.deny(f"{project}/src/../.env"))
+    assert ".env" not in shown(resolved, project)
 
 
 def test_denying_holds_against_what_is_bound_at_the_place_or_below(project: Path) -> None:
