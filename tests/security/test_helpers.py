@@ -79,9 +79,9 @@ def test_a_helper_has_namespaces_of_its_own(setting: Setting, program: str) -> N
 
 @pytest.mark.parametrize("program", [QEMU, FILES])
 def test_no_helper_can_change_what_the_kernel_is_set_to(setting: Setting, program: str) -> None:
-    """Where root runs corral they own the files in /proc/sys; core_pattern there names a program."""
+    """Where root runs corral they own the files in /proc/sys: core_pattern names a program."""
     for process in setting.helpers(program):
-        # A file server is in a chroot by now; bubblewrap, in the same tree, sees it as it was made.
+        # A file server is in a chroot by now; bubblewrap, in the same tree, sees all of it.
         above = process.parent()
         assert above is not None and above.name() == "bwrap"
         seen = above if _mounts_of(above.pid) == _mounts_of(process.pid) else process

@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from corral.host.copies import MAX_DEPTH
 from corral.proc.crash import VARIABLE
 from corral.review import applying, showing
 from corral.review import dangers as judging
+from corral.review import tree as looking
 from corral.review.applying import Outcome
 from corral.review.store import Review
 from tests.support.corral import command, environment
@@ -184,7 +186,35 @@ def test_large_sparse_deep_and_many_files_harm_nobody(project: Project) -> None:
     found = (project.here / "sparse").stat()
     assert found.st_size == 1 << 40 and found.st_blocks < 1000, "holes stay holes"
     assert (project.here / "hard").stat().st_nlink == 1
+    # Touched, it has to be compared, which does not read 2 TiB of nothing.
+    os.utime(work / "sparse")
+    began = time.monotonic()
+    assert not [one for one in project.review.changes() if one.change.path == "sparse"]
+    os.utime(project.here / "sparse")
+    with (work / "sparse").open("r+b") as file:
+        file.seek((1 << 39) + 5)
+        file.write(b"y")
+    (other,) = (one for one in project.review.changes() if one.change.path == "sparse")
+    assert other.standing.state == "clean" and time.monotonic() - began < 20
     project.review.discard([])
+
+
+def test_names_without_end_take_no_memory(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path has up to MAX_DEPTH names of 255 bytes: many of these would take many GiB."""
+    monkeypatch.setattr(looking, "MAX_LENGTH", 100_000)
+    folder = os.open(project.work, os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir("n" * 255, dir_fd=folder)
+        inner = os.open("n" * 255, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    with pytest.raises(ReviewError, match="too long to compare"):
+        project.review.changes()
+    project.review.discard([])
+    assert not project.review.exists()
 
 
 def test_names_and_contents_do_not_drive_the_terminal(project: Project) -> None:

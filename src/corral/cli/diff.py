@@ -108,13 +108,15 @@ def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
 def _for_a_person(notes: list[str], patch: Iterator[bytes]) -> Iterator[str]:
     for note in notes:
         yield click.style(f"! {note}", fg="red", bold=True) + "\n"
-    rest = b""
+    rest, hunk = b"", False
     for piece in patch:  # a line may come in two pieces
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
-            yield reviewing.coloured(line) + "\n"
+            # A file's own lines begin with a sign or a space: it cannot end its hunk.
+            hunk = (hunk or line.startswith(b"@@")) and not line.startswith(b"diff ")
+            yield reviewing.coloured(line, hunk=hunk) + "\n"
     if rest:
-        yield reviewing.coloured(rest) + "\n"
+        yield reviewing.coloured(rest, hunk=hunk) + "\n"
 
 
 def _notes(one: Shown) -> Iterator[str]:

@@ -16,6 +16,7 @@ from ..review.store import Review
 from ..spec.text import printable
 
 _SAID = 100
+_HEADS = (b"+++", b"---", b"diff ", b"index ", b"new ", b"deleted ", b"old ")
 
 
 def known_review(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
@@ -87,12 +88,12 @@ def _escaped(character: str) -> str:
     return f"<U+{code:04X}>"
 
 
-def coloured(line: bytes) -> str:
-    """A line of a patch for a terminal."""
+def coloured(line: bytes, *, hunk: bool = False) -> str:
+    """A line of a patch for a terminal. hunk: it is a line of the file, whatever it looks like."""
     text = safe(line.rstrip(b"\n"))
     if line.startswith(b"@@"):
         return click.style(text, fg="cyan")
-    if line.startswith((b"+++", b"---", b"diff ", b"index ", b"new ", b"deleted ", b"old ")):
+    if not hunk and line.startswith(_HEADS):
         return click.style(text, bold=True)
     if line.startswith(b"+"):
         return click.style(text, fg="green")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from ..host.copies import entered
 from .model import Change, Found, Side, Standing, Was
 from .names import is_git
-from .pack import Pack
+from .pack import Pack, same
 from .patch import MAX_SHOWN, Contents
 from .snapshot import Base
 from .tree import file_in, look, scan, signature
@@ -213,14 +213,8 @@ def _hash(read: Callable[[int], bytes]) -> bytes:
 
 def equal(one: int, other: int) -> bool:
     """Whether two open files hold the same."""
-    offset = 0
-    while True:
-        left, right = os.pread(one, 1 << 20, offset), os.pread(other, 1 << 20, offset)
-        if left != right:
-            return False
-        if not left:
-            return True
-        offset += len(left)
+    size = os.fstat(one).st_size
+    return size == os.fstat(other).st_size and same(one, 0, other, 0, size)
 
 
 def found_in(root: int, path: str) -> Found | None:

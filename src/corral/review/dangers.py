@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os.path
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,16 +15,23 @@ from .model import Change, Danger, Found
 from .names import folded, hides
 from .patch import Contents
 
-# Files of which only a part is run: the keys below which a change counts.
+# Files of which only a part is run: the keys, with dots between those of tables in tables, below
+# which a change counts.
 _PARTS = {
     "package.json": (
         *("scripts", "bin", "packagemanager", "dependencies", "devdependencies", "workspaces"),
         *("optionaldependencies", "peerdependencies", "overrides", "resolutions", "pnpm"),
     ),
     "composer.json": ("scripts", "require", "require-dev", "repositories", "config"),
-    "pyproject.toml": ("build-system",),
+    "pyproject.toml": (
+        *("build-system", "dependency-groups", "project.dependencies", "tool.hatch.build"),
+        *("project.optional-dependencies", "tool.setuptools", "tool.uv", "tool.pdm"),
+        *("tool.poetry.dependencies", "tool.poetry.group", "tool.poetry.source"),
+        *("tool.poetry.build", "tool.hatch.envs"),
+    ),
 }
 _MAX_PARSED = 4 << 20
+_MOST_LINKS = 40  # that the kernel follows for one path (MAXSYMLINKS in linux/namei.h)
 
 
 class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +90,7 @@ def dangers(
     """
     reasons = list(by_path(change.path))
     reasons += _repositories(change, found)
-    reasons += _bits(change)
+    reasons += _bits(change, found)
     reasons += _parts(change, contents)
     if change.old is None:
         reasons += [Danger(rule="name", reason=why) for why in dict.fromkeys(hides(change.path))]
@@ -123,19 +129,45 @@ def _repositories(change: Change, found: Mapping[str, Found]) -> Iterator[Danger
             return
 
 
-def _bits(change: Change) -> Iterator[Danger]:
+def _bits(change: Change, found: Mapping[str, Found]) -> Iterator[Danger]:
     if change.new is None:
         return
     if change.new.executable and not (change.old and change.old.executable):
         yield Danger(rule="executable", reason="it can be run as a program now")
     if change.new.kind == "link":
-        folder = os.path.dirname(change.path)  # noqa: PTH120 - text, not a file
-        link = change.new.link
-        target = os.path.normpath(f"{folder}/{link}" if folder else link)
-        if link.startswith("/") or target == ".." or target.startswith("../"):
+        if _leads_out(change.path.rpartition("/")[0], change.new.link, found):
             yield Danger(rule="link", reason="a link that leads out of the folder")
-        elif not link.isprintable():
+        elif not change.new.link.isprintable():
             yield Danger(rule="link", reason="a link with control or invisible characters")
+
+
+def _leads_out(folder: str, link: str, found: Mapping[str, Found]) -> bool:
+    """Whether a link in `folder` leads out of the tree, by way of other links in it or directly."""
+    at = folder.split("/") if folder else []
+    todo, links = [link], 0
+    while todo:
+        text = todo.pop()
+        if text.startswith("/"):
+            return True
+        first, _, rest = text.partition("/")
+        if rest := rest.lstrip("/"):
+            todo.append(rest)
+        if first in ("", "."):
+            continue
+        if first == "..":
+            if not at:
+                return True
+            at.pop()
+            continue
+        at.append(first)
+        there = found.get("/".join(at))
+        if there is not None and there.kind == "link":
+            links += 1
+            if links > _MOST_LINKS:
+                return False  # in circles, or to nothing that the kernel would follow
+            at.pop()
+            todo.append(there.link)
+    return False
 
 
 def _parts(change: Change, contents: Contents) -> Iterator[Danger]:
@@ -148,7 +180,7 @@ def _parts(change: Change, contents: Contents) -> Iterator[Danger]:
         yield Danger(rule="scripts", reason="it cannot be read, and installers run parts of it")
         return
     for key in keys:
-        if _lower(new).get(key) != _lower(old or {}).get(key):
+        if _below(new, key) != _below(old or {}, key):
             reason = f"its “{key}” decide what installers and builds run"
             yield Danger(rule="scripts", reason=reason)
             return
@@ -165,5 +197,11 @@ def _parsed(name: str, content: bytes | None) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _lower(table: dict[str, object]) -> dict[str, object]:
-    return {key.lower(): value for key, value in table.items()}
+def _below(table: dict[str, object], key: str) -> object:
+    """What is at a key, without regard to case; None where there is nothing."""
+    at: object = table
+    for part in key.split("."):
+        if not isinstance(at, dict):
+            return None
+        at = next((value for name, value in at.items() if str(name).lower() == part), None)
+    return at

@@ -99,16 +99,7 @@ class Pack:
 
     def equals(self, source: int, offset: int, size: int) -> bool:
         """Whether a file holds the same."""
-        if os.fstat(source).st_size != size:
-            return False
-        done = 0
-        while done < size:
-            piece = min(_PIECE, size - done)
-            one = os.pread(source, piece, done)
-            if not one or one != os.pread(self._fd, len(one), offset + done):
-                return False
-            done += len(one)
-        return True
+        return os.fstat(source).st_size == size and same(source, 0, self._fd, offset, size)
 
     def trim(self, end: int) -> None:
         """Forget what lies behind `end`."""
@@ -136,3 +127,28 @@ def extents(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
         hole = min(os.lseek(fd, offset, os.SEEK_HOLE), end)
         yield offset, hole
         offset = hole
+
+
+def same(one: int, first: int, other: int, second: int, size: int) -> bool:
+    """Whether `size` bytes of two files are the same; what is a hole in both is not read."""
+    done = 0
+    while done < size:
+        piece = min(_PIECE, size - done)
+        data = os.pread(one, piece, first + done)
+        if not data or data != os.pread(other, len(data), second + done):
+            return False
+        done += len(data)
+        if done < size:
+            skipped = _data_at(one, first + done, first + size) - first
+            done = min(skipped, _data_at(other, second + done, second + size) - second)
+    return True
+
+
+def _data_at(fd: int, offset: int, end: int) -> int:
+    """Where the next data of a file is, `end` at the most."""
+    try:
+        return min(os.lseek(fd, offset, os.SEEK_DATA), end)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # only a hole follows
+            return end
+        raise

@@ -14,6 +14,9 @@ from ..host.copies import MAX_DEPTH, entered
 from .model import Found, Kind, Signature
 
 MAX_ENTRIES = 1_000_000  # names in one tree: some GiB of this process's memory
+# Of the paths of all of them together, in characters: a million files of a usual tree have half of
+# that; an agent can make each as long as MAX_DEPTH names are.
+MAX_LENGTH = 128 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
@@ -38,15 +41,16 @@ def opened(root: Path) -> Iterator[int]:
 def scan(root: int) -> dict[str, Found]:
     """All that is below `root`, by relative path. What is deeper than MAX_DEPTH is "other".
 
-    Raises ReviewError for more than MAX_ENTRIES names, OSError.
+    Raises ReviewError for more than MAX_ENTRIES names or MAX_LENGTH characters in them, OSError.
     """
     found: dict[str, Found] = {}
     todo = [""]
+    length = 0
     while todo:
         path = todo.pop()
         try:
             with entered(root, path) as folder:
-                _list(folder, path, found, todo)
+                length = _list(folder, path, found, todo, length)
         except PermissionError:  # the owner of the tree took our right: what is in it is unknown
             if path:
                 found[path] = _other(found[path])
@@ -56,24 +60,28 @@ def scan(root: int) -> dict[str, Found]:
     return found
 
 
-def _list(folder: int, path: str, found: dict[str, Found], todo: list[str]) -> None:
-    for name in os.listdir(folder):
-        inner = f"{path}/{name}" if path else name
-        with contextlib.suppress(FileNotFoundError):
-            entry = look(folder, name)
-            if entry is None:
-                continue
-            if entry.kind == "folder":
-                if inner.count("/") >= MAX_DEPTH:
-                    entry = _other(entry)
-                else:
-                    todo.append(inner)
-            found[inner] = entry
-    if len(found) > MAX_ENTRIES:
-        raise ReviewError(
-            f"there are more than {MAX_ENTRIES:,} files, too many to compare.",
-            hint="Throw the changes away: corral discard NAME",
-        )
+def _list(folder: int, path: str, found: dict[str, Found], todo: list[str], length: int) -> int:
+    """Look at all that is in a folder. length: of the paths that were found so far; returned."""
+    with os.scandir(folder) as entries:
+        for each in entries:
+            inner = f"{path}/{each.name}" if path else each.name
+            with contextlib.suppress(FileNotFoundError):
+                entry = look(folder, each.name)
+                if entry is None:
+                    continue
+                if entry.kind == "folder":
+                    if inner.count("/") >= MAX_DEPTH:
+                        entry = _other(entry)
+                    else:
+                        todo.append(inner)
+                length += len(inner) + len(entry.link)
+                found[inner] = entry
+            if len(found) > MAX_ENTRIES or length > MAX_LENGTH:
+                raise ReviewError(
+                    f"there are more than {MAX_ENTRIES:,} files, or names too long to compare.",
+                    hint="Throw the changes away: corral discard NAME",
+                )
+    return length
 
 
 def _other(entry: Found) -> Found:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.cli.diff import _for_a_person
 from corral.cli.reviewing import inside, safe
 from corral.errors import UsageError
 from corral.review.store import Review
@@ -55,6 +56,13 @@ def test_at_a_terminal_the_diff_is_coloured_and_harmless(work: Path, project: Pa
         person.expect(r"\x1b\[31m-two")
         person.expect(r"\x1b\[32m\+\^\[\[2Jthree")
         assert person.wait() == 0
+
+
+def test_a_line_of_a_file_is_not_coloured_as_what_heads_a_file() -> None:
+    heads = (b"diff --git a/x b/x\n", b"--- a/x\n", b"+++ b/x\n", b"@@ -1 +1 @@\n")
+    lines = list(_for_a_person([], iter((*heads, b"+++ b/safe\n"))))
+    assert lines[2] == "\x1b[1m+++ b/x\x1b[0m\n"
+    assert lines[4] == "\x1b[32m+++ b/safe\x1b[0m\n"
 
 
 def test_at_a_terminal_each_dangerous_change_is_asked_for(work: Path, project: Path) -> None:

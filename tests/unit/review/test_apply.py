@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -337,10 +338,10 @@ def test_a_folder_that_cannot_be_read_is_no_removal(
     case.begin(OLD)
     real = tree._list
 
-    def closed(folder: int, path: str, *rest: object) -> None:
+    def closed(folder: int, path: str, *rest: Any) -> int:
         if path == "d":
             raise PermissionError(13, "Permission denied")
-        real(folder, path, *rest)  # type: ignore[arg-type]
+        return real(folder, path, *rest)
 
     monkeypatch.setattr(tree, "_list", closed)
     (change,) = case.review.changes()

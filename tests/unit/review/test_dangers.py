@@ -53,6 +53,17 @@ def test_ordinary_files_are_not_dangerous(path: str) -> None:
         (".VSCODE/settings.json", "editors"),
         (".vsc\u200dode/settings.json", "editors"),
         (".devcontainer/devcontainer.json", "editors"),
+        ("sub/.devcontainer.json", "editors"),
+        ("eslint.config.js", "editors"),
+        (".helix/languages.toml", "editors"),
+        ("rust-toolchain.toml", "shells"),
+        (".pdbrc", "shells"),
+        (".Rprofile", "shells"),
+        (".gdbinit", "shells"),
+        (".config/mise/conf.d/x.toml", "shells"),
+        ("sub/.hg/hgrc", "git"),
+        (".cirrus.yml", "ci"),
+        ("requirements-dev.txt", "installing"),
         (".envrc", "shells"),
         (".envrc.", "shells"),
         (".env.local", "shells"),
@@ -115,6 +126,25 @@ def test_a_link_that_leads_out_is_dangerous(path: str, link: str, leads_out: boo
     assert ("link" in rules(path, None, Side(kind="link", link=link))) == leads_out
 
 
+@pytest.mark.parametrize(
+    ("link", "leads_out"),
+    [
+        ("d/up/../secret", True),  # up leads to the tree's own root
+        ("d/up/x", False),
+        ("d/./up//../x", True),
+        ("home/x", True),
+        ("round/x", False),  # in circles: it leads nowhere
+        ("d/file/../x", False),
+    ],
+)
+def test_a_link_that_leads_out_by_way_of_another_is_dangerous(link: str, leads_out: bool) -> None:
+    links = {"d/up": "..", "home": "/home/ada", "round": "round", "d/up2": "up"}
+    found = {path: Found("link", 0o777, 0, text, NONE) for path, text in links.items()}
+    change = Change(path="l", old=None, new=Side(kind="link", link=link))
+    judged = dangers(change, Contents(b"", b""), found, {})
+    assert ("link" in {danger.rule for danger in judged}) == leads_out
+
+
 def test_names_that_differ_only_in_case_are_dangerous() -> None:
     assert "name" in rules("src/Main.py", None, FILE, "src/main.py")
     assert rules("src/Main.py", FILE, FILE, "src/main.py") == set(), "it was so before"
@@ -146,6 +176,9 @@ def test_a_manifest_that_cannot_be_parsed_is_dangerous() -> None:
     assert dangers(Change(path="pyproject.toml", old=FILE, new=FILE), build, {}, {})
     plain = Contents(b"[project]\nname='a'", b"[project]\nname='b'")
     assert not dangers(Change(path="pyproject.toml", old=FILE, new=FILE), plain, {}, {})
+    for text in (b"[project]\ndependencies=['evil']", b"[tool.UV]\nindex=[{url='http://evil'}]"):
+        found = Contents(b"[tool.ruff]\nselect=['E']", text)
+        assert dangers(Change(path="pyproject.toml", old=FILE, new=FILE), found, {}, {})
 
 
 def test_every_rule_of_the_list_has_a_reason_and_is_documented() -> None:
