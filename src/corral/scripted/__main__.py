@@ -23,7 +23,7 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
     """A reply, as a script may have it."""
 
     text: str = ""
-    tools: list[tuple[str, dict[str, Any]]] = []
+    tools: list[tuple[str, dict[str, Any] | str]] = []
     status: int = 200
     error: str = ""
 

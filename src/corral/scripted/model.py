@@ -13,14 +13,15 @@ Pace = Callable[[int], Awaitable[None]]
 class Reply:
     """What one request is answered with.
 
-    tools: (name, input) of calls. status, error: an error in the dialect's form. headers: further
+    tools: (name, input) of calls; the input of a tool that takes free text (responses only) is
+    a string. status, error: an error in the dialect's form. headers: further
     ones. gzip: the answer is packed, whether that was asked for or not. usage: in place of the
     dialect's own. pace: awaited before each event, with its number. breaks: hang up after so many
     events. echo: the answer's text is the request, headers and all. redirect: to this address.
     """
 
     text: str = "Hello"
-    tools: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    tools: tuple[tuple[str, Mapping[str, object] | str], ...] = ()
     status: int = 200
     error: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +55,8 @@ class Seen:
     @property
     def offers_tools(self) -> bool:
         """Whether the model may call tools: agents ask for titles and the like without."""
-        return bool(self.asked.get("tools"))
+        asked = self.asked
+        return bool(asked.get("tools")) or any(map(_has_tools, _parts(asked.get("input"))))
 
     @property
     def results(self) -> int:
@@ -71,6 +73,11 @@ def _parts(messages: object) -> Iterator[Mapping[str, object]]:
         if isinstance(message, dict):
             yield message
             yield from _parts(message.get("content"))
+
+
+def _has_tools(part: Mapping[str, object]) -> bool:
+    """Codex offers tools within the conversation, too."""
+    return part.get("type") == "additional_tools"
 
 
 def _is_result(part: Mapping[str, object]) -> bool:

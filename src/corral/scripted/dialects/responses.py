@@ -24,17 +24,7 @@ class OpenAIResponses(Dialect):
                 "content": [text],
             }
         ]
-        output += [
-            {
-                "type": "function_call",
-                "id": f"fc_{place}",
-                "call_id": f"call_{place}",
-                "name": name,
-                "arguments": json.dumps(given),
-                "status": "completed",
-            }
-            for place, (name, given) in enumerate(reply.tools)
-        ]
+        output += [_call(place, name, given) for place, (name, given) in enumerate(reply.tools)]
         return {
             "id": "resp_1",
             "object": "response",
@@ -80,3 +70,10 @@ class OpenAIResponses(Dialect):
             event({**one, "sequence_number": number}, str(one["type"]))
             for number, one in enumerate(said)
         ]
+
+
+def _call(place: int, name: str, given: Mapping[str, object] | str) -> dict[str, Any]:
+    call = {"call_id": f"call_{place}", "name": name, "status": "completed"}
+    if isinstance(given, str):
+        return {"type": "custom_tool_call", "id": f"ctc_{place}", **call, "input": given}
+    return {"type": "function_call", "id": f"fc_{place}", **call, "arguments": json.dumps(given)}
