@@ -43,7 +43,7 @@ class Project:
         (self.here / "d" / "b").write_text("b\n")
         self.review = Review("demo")
         with self.review.begin(str(self.here), None) as begun:
-            self.work = Path(begun.work)
+            self.work = Path(begun.works[1])
 
     def apply(self) -> Outcome:
         return self.review.apply([], lambda _one: True)

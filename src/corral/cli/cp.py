@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import CorralError, UsageError
+from .options import agent_option
 
 if TYPE_CHECKING:
     from ..sandbox.files import Copied, Files
@@ -22,6 +23,7 @@ Examples:
   corral cp data app:/tmp             a folder into the sandbox
   corral cp data/. app:/tmp/in        what is in a folder
   corral cp app:/tmp/out - > out.tar
+  corral cp --agent 2 herd:result.txt .
   corral cp - app:/tmp                unpack an archive from standard input, compressed or not
 
 \b
@@ -37,7 +39,8 @@ if it holds links that lead out of what is copied, devices, or set-id files.
 @click.option(
     "-L", "--follow-link", "follow", is_flag=True, help="Copy what SRC leads to, if it is a link."
 )
-def command(source: str, target: str, follow: bool) -> None:
+@agent_option
+def command(source: str, target: str, follow: bool, agent: int) -> None:
     """Copy between sandbox NAME, which runs, and this machine. `-` is a tar archive."""
     there, here = parse(source), parse(target)
     if (there is None) == (here is None):
@@ -55,7 +58,7 @@ def command(source: str, target: str, follow: bool) -> None:
         from ..sandbox.files import Files
 
         async with connect(name) as kept:
-            files = Files(kept)
+            files = Files(kept, agent=agent)
             if there is not None:
                 await _out(files, there[1], target, follow)
             else:

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from .options import known_name, stream_options
+from .options import agent_option, known_name, stream_options
 
 EPILOG = """\b
 Examples:
@@ -16,6 +16,7 @@ Examples:
   corral exec app -t -- python3
   corral exec app -w /tmp -- ls -la
   corral exec app -e MODE=ci -- ./build.sh
+  corral exec herd --agent 2 -- git log -1
 
 \b
 Exit status: the command's; 128+n when signal n ended it; 125 when corral itself failed; 126 when
@@ -66,6 +67,7 @@ def _wants_value(option: str, valued: set[str]) -> bool:
 @click.command("exec", cls=_Exec, epilog=EPILOG)
 @click.argument("name", shell_complete=known_name)
 @click.argument("cmd", nargs=-1, required=True, metavar="CMD [ARG]...")
+@agent_option
 @stream_options
 @click.option("-u", "--user", metavar="NAME", help="Who runs CMD; the sandbox's user, or refused.")
 @click.option("-w", "--workdir", metavar="DIR", help="Where CMD starts; default: the workspace.")
@@ -80,6 +82,7 @@ def _wants_value(option: str, valued: set[str]) -> bool:
 def command(
     name: str,
     cmd: tuple[str, ...],
+    agent: int,
     terminal: bool | None,
     stdin: bool,
     user: str | None,
@@ -101,4 +104,4 @@ def command(
         environment=inside.variables(env, environ),
         workdir=workdir,
     )
-    sys.exit(inside.run(name, asked, user=user, environ=environ, began=began))
+    sys.exit(inside.run(name, asked, agent=agent, user=user, environ=environ, began=began))

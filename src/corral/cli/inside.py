@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..channel import Execution
 from ..channel.failures import printable
 from ..errors import ConfigError, CorralError, SandboxStateError
 from ..events import Failed, Report, Started, silent
@@ -22,13 +23,14 @@ def run(
     name: str,
     command: Command,
     *,
+    agent: int = 1,
     user: str | None,
     environ: Mapping[str, str],
     began: float,
 ) -> int:
     """Run it to its end; returns its status. Raises CorralError unless JSON is wanted."""
     try:
-        return asyncio.run(_run(name, command, user, environ, began))
+        return asyncio.run(_run(name, command, agent, user, environ, began))
     except CorralError as error:
         if not command.as_json:
             raise
@@ -36,8 +38,38 @@ def run(
         return error.exit_status
 
 
+class _Agent:
+    """One agent of a kept sandbox."""
+
+    def __init__(self, kept: Kept, number: int) -> None:
+        self._kept = kept
+        self._number = number
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> Execution:
+        """Start a command in its jail."""
+        return await self._kept.exec(
+            argv,
+            environment=environment,
+            workdir=workdir,
+            terminal=terminal,
+            agent=self._number,
+        )
+
+
 async def _run(
-    name: str, command: Command, user: str | None, environ: Mapping[str, str], began: float
+    name: str,
+    command: Command,
+    agent: int,
+    user: str | None,
+    environ: Mapping[str, str],
+    began: float,
 ) -> int:
     report: Report = as_json if command.as_json else silent
     attachment = Attachment(report)
@@ -57,7 +89,7 @@ async def _run(
 
             placed = _placed(command, hello.workdir, environ)
             try:
-                return await attachment.run(kept, placed, started)
+                return await attachment.run(_Agent(kept, agent), placed, started)
             except asyncio.CancelledError:
                 # The user has had enough of it: Ctrl-C three times.
                 if attachment.execution is not None:

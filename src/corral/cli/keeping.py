@@ -157,7 +157,7 @@ def show_end(record: Record) -> None:
         say(f"warning: {message}")
     with contextlib.suppress(CorralError):
         spec = record.request().spec
-        if spec.workspace.reviewed:
+        if spec.reviewed:
             from ..review.working import summary
 
             for _level, message in summary(spec):

@@ -46,6 +46,15 @@ KEYS = {
     "image": "run.image",
     "seccomp": "run.seccomp",
     "seccomp_mode": "run.seccomp_mode",
+    "agents": "herd.agents",
+    "agent_workspace": "herd.workspace",
+    "shared": "herd.shared",
+    "agent_memory": "herd.memory",
+    "agent_cpu": "herd.cpu",
+    "agent_pids": "herd.pids",
+    "agent_home": "herd.home",
+    "agent_tmp": "herd.tmp",
+    "agent_restart": "herd.restart",
     "net": "network.mode",
     "allow": "network.allow",
     "deny": "network.deny",
@@ -189,6 +198,17 @@ _SANDBOX = (
         default=None,
         help="Hold changes of the workspace back; then: corral diff, apply, discard.",
     ),
+    click.option("--shared", metavar="DIR", help="A folder that all agents see at /shared."),
+    click.option("--agent-memory", metavar="SIZE", help="The most memory of one agent."),
+    click.option("--agent-cpu", metavar="N%", help="The most processor time of one agent."),
+    click.option("--agent-pids", metavar="N", help="The most processes of one agent."),
+    click.option("--agent-home", metavar="SIZE", help="The most one may keep in its home."),
+    click.option("--agent-tmp", metavar="SIZE", help="The most one may keep in /tmp."),
+    click.option(
+        "--agent-restart",
+        metavar="never|on-failure|always",
+        help="When an agent's jail that ended is made again.",
+    ),
     click.option("-u", "--user", metavar="NAME", help="Who runs CMD: your own name, or root."),
     click.option(
         "--mask",
@@ -330,6 +350,28 @@ _SANDBOX = (
     ),
 )
 
+_HERD = (
+    click.option(
+        "--agents", metavar="N", help="Several agents, each in a jail of its own: 1 to 32."
+    ),
+    click.option(
+        "--agent-workspace",
+        metavar="own|together|turns",
+        help="Of several agents: a copy each (default), or one folder for all.",
+    ),
+)
+
+MAX_AGENT = 32  # spec.MAX_AGENTS, which would cost an import here
+
+agent_option = click.option(
+    "--agent",
+    type=click.IntRange(1, MAX_AGENT),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Which of several agents.",
+)
+
 _STREAMS = (
     click.option(
         "-t/-T",
@@ -351,6 +393,11 @@ _STREAMS = (
 def sandbox_options(function: F) -> F:
     """What a new sandbox gets, for `run` and `up`; `wanted` reads their parameters."""
     return _all(_SANDBOX, function)
+
+
+def herd_options(function: F) -> F:
+    """Several agents, for `up`: a run has one."""
+    return _all(_HERD, function)
 
 
 def disk_option(function: F) -> F:

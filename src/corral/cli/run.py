@@ -27,6 +27,14 @@ itself failed; 126 when the command cannot be executed; 127 when it is not found
 """
 
 
+def _refuse_agents(_ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None and value.strip() != "1":
+        raise click.UsageError(
+            "--agents is for `corral up`: a run has one command, and so one agent. Start several "
+            "with `corral up NAME -d --agents N`, then: corral exec NAME --agent 2 -- CMD."
+        )
+
+
 def _refuse_disk(_ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
     if value is not None:
         raise click.UsageError("--disk is for `corral up`: a run keeps nothing that it writes.")
@@ -45,6 +53,9 @@ def _refuse_disk(_ctx: click.Context, _option: click.Parameter, value: str | Non
 @sandbox_options
 @click.option(
     "--disk", hidden=True, expose_value=False, callback=_refuse_disk, help="Refused: see `up`."
+)
+@click.option(
+    "--agents", hidden=True, expose_value=False, callback=_refuse_agents, help="Refused: see `up`."
 )
 def command(cmd: tuple[str, ...], terminal: bool | None, stdin: bool, **parameters: Any) -> None:
     """Plan, start, run, exit with the command's status."""

@@ -40,7 +40,7 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
     progress = Progress()
     report: Report = as_json if wanted.as_json else progress
     try:
-        spec = wanted_spec(wanted, folder, environ, report)
+        spec = wanted_spec(wanted, folder, environ, report, alone=True)
         facts = host_facts(report, assume_yes=wanted.assume_yes)
         with reviewed(spec, report) as spec:
             plan = make_plan(spec, facts, environ)
@@ -62,8 +62,18 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
         progress.stop()
 
 
-def wanted_spec(wanted: Wanted, folder: Path, environ: Mapping[str, str], report: Report) -> Spec:
-    """The Spec of a new sandbox on `folder`; its warnings are reported. Raises ConfigError."""
+def wanted_spec(
+    wanted: Wanted,
+    folder: Path,
+    environ: Mapping[str, str],
+    report: Report,
+    *,
+    alone: bool = False,
+) -> Spec:
+    """The Spec of a new sandbox on `folder`; its warnings are reported. Raises ConfigError.
+
+    alone: it has one agent, whatever files say of several.
+    """
     spec = load_spec(
         folder,
         wanted.overrides,
@@ -71,6 +81,7 @@ def wanted_spec(wanted: Wanted, folder: Path, environ: Mapping[str, str], report
         config_file=wanted.config_file,
         force=wanted.force,
         capacity=capacity(),
+        alone=alone,
     )
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))
@@ -80,7 +91,7 @@ def wanted_spec(wanted: Wanted, folder: Path, environ: Mapping[str, str], report
 @contextlib.contextmanager
 def reviewed(spec: Spec, report: Report) -> Iterator[Spec]:
     """The Spec with a snapshot in place of the workspace, if its changes are to be held back."""
-    if not spec.workspace.reviewed:
+    if not spec.reviewed:
         yield spec
         return
     from ..review.working import working_copy
@@ -135,7 +146,7 @@ class _Session:
                 self._tell_changes()
 
     def _tell_changes(self) -> None:
-        if self._spec.workspace.reviewed:
+        if self._spec.reviewed:
             from ..review.working import summary
 
             for level, message in summary(self._spec):

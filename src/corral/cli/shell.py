@@ -8,11 +8,12 @@ import time
 
 import click
 
-from .options import known_name
+from .options import agent_option, known_name
 
 EPILOG = """\b
 Examples:
   corral shell app
+  corral shell herd --agent 2
 
 \b
 Commands may come through a pipe: echo 'id; pwd' | corral shell app
@@ -24,11 +25,13 @@ _SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 @click.command("shell", epilog=EPILOG)
 @click.argument("name", shell_complete=known_name)
-def command(name: str) -> None:
+@agent_option
+def command(name: str, agent: int) -> None:
     """Open a shell in sandbox NAME: bash where it has that, else sh."""
     began = time.monotonic()
     from . import inside
     from .attach import Command
 
     asked = Command(argv=_SHELL, terminal=None, stdin=True, as_json=False)
-    sys.exit(inside.run(name, asked, user=None, environ=dict(os.environ), began=began))
+    environ = dict(os.environ)
+    sys.exit(inside.run(name, asked, agent=agent, user=None, environ=environ, began=began))

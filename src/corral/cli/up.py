@@ -8,13 +8,22 @@ from typing import Any
 
 import click
 
-from .options import action_option, current_folder, disk_option, known_name, sandbox_options, wanted
+from .options import (
+    action_option,
+    current_folder,
+    disk_option,
+    herd_options,
+    known_name,
+    sandbox_options,
+    wanted,
+)
 
 EPILOG = """\b
 Examples:
   corral up -d              start one, named as the folder, and return
   corral up                 in front, with its events, until Ctrl-C
   corral up web -d --memory 2g --share ~/data
+  corral up herd -d --agents 4    four agents, each with a copy of the folder
 
 \b
 Options hold until the next `corral up`; `corral start` uses them again.
@@ -27,6 +36,7 @@ Exit status: 0; 125 when it cannot be started or ended by itself.
 @click.option("-d", "--detach", is_flag=True, help="Return when it is up; it stays.")
 @disk_option
 @action_option
+@herd_options
 @sandbox_options
 def command(name: str | None, detach: bool, **parameters: Any) -> None:
     """Start a sandbox on the current folder, and keep it.

@@ -216,10 +216,11 @@ class Saver:
 def _asked(request: Request) -> Request:
     """As it was asked for: which snapshot is under review, each start finds anew."""
     spec = request.spec
-    if not spec.workspace.reviewed:
+    if not spec.reviewed:
         return request
     workspace = msgspec.structs.replace(spec.workspace, copy=None)
-    spec = msgspec.structs.replace(spec, workspace=workspace)
+    agents = tuple(msgspec.structs.replace(agent, copy=None) for agent in spec.agents)
+    spec = msgspec.structs.replace(spec, workspace=workspace, agents=agents)
     return msgspec.structs.replace(request, spec=spec)
 
 
@@ -291,5 +292,10 @@ def forked_request(request: Request, record: Record) -> Request:
         spec.workspace, copy=str(record.folder / WORKSPACE), review=False
     )
     network = any_ports(spec.network)
-    spec = msgspec.structs.replace(spec, name=record.name, workspace=workspace, network=network)
+    agents = tuple(
+        msgspec.structs.replace(agent, copy=None, workspace="together") for agent in spec.agents
+    )
+    spec = msgspec.structs.replace(
+        spec, name=record.name, workspace=workspace, network=network, agents=agents
+    )
     return msgspec.structs.replace(request, spec=spec, created=time.time())

@@ -90,7 +90,7 @@ class _Life:
         self._keeper.become("starting")
         request, report = self._request, self._keeper.report
         facts = host_facts(report)
-        if request.spec.workspace.reviewed:
+        if request.spec.reviewed:
             report(Phase(name="snapshot", message="copying the workspace"))
         spec, notices = self._holding.enter_context(working_copy(request.spec))
         for message in notices:
@@ -212,6 +212,7 @@ class _Life:
             carrier=self._plan.machine.carrier,
             user=dict(agent.environment).get("USER", ""),
             workdir=agent.workdir,
+            agents=tuple(each.number for each in self._plan.agents),
         )
 
     def _farewell(self, how: str) -> Problem:

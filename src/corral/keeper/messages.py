@@ -49,7 +49,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Hello(_Message, frozen=True, kw_only=True):
-    """Who answers. user: who commands run as. workdir: where they start."""
+    """Who answers. user: who commands run as. workdir: where they start. agents: their numbers."""
 
     version: int
     name: str
@@ -58,6 +58,7 @@ class Hello(_Message, frozen=True, kw_only=True):
     carrier: str
     user: str
     workdir: str
+    agents: tuple[int, ...] = (1,)
 
 
 class ExecCall(_Message, frozen=True, kw_only=True):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from ..errors import PlanError
 from ..host.facts import Facts
 from ..host.layout import Layout
+from ..host.layout import Workspace as Survey
 from ..host.packages import how_to_install, missing_sentence
 from ..host.programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, Program
 from ..spec import Spec
-from . import guest, limits, network, trees
-from .model import Accel, Agent, Arch, Carrier, Machine, Plan, Transport
+from . import agents, limits, trees
+from .model import Accel, Arch, Carrier, Machine, Plan, Transport, mounted
 
 MODULES = ("virtio_pci", "virtio_balloon", "overlay")
 # The others' would only cost time: each module takes some 20 ms of an emulated boot.
@@ -24,9 +25,9 @@ CARRIER_MODULES = {
 DISK_MODULES = ("virtio_blk", "crc32c_generic", "ext4")
 VIRTIOFS_MODULES = ("virtiofs",)
 NINE_P_MODULES = ("9p", "9pnet_virtio")
-# Exports, vsock, and one to spare: each costs some 40 ms of an emulated boot.
-HOTPLUG_PORTS = 4
-_P9_MAX_ACCESS = "access=client"
+# Besides one for each agent's export: the toolbox, vsock, and one to spare. Each costs some 40 ms
+# of an emulated boot.
+HOTPLUG_PORTS = 3
 
 
 def build(
@@ -35,12 +36,14 @@ def build(
     layout: Layout,
     environ: Mapping[str, str],
     filters: Sequence[bytes],
+    surveys: Mapping[int, Survey] = MappingProxyType({}),
 ) -> Plan:
     """Decide everything. filters: seccomp programs for jails, at least one.
 
+    surveys: of the workspaces of agents that have another than the layout's, by number.
+
     Raises PlanError for what this host cannot give.
     """
-    identity = guest.Identity(spec, facts)
     if spec.run.user not in (None, "root", facts.user.name):
         raise PlanError(
             f"cannot run as {spec.run.user}: "
@@ -48,37 +51,21 @@ def build(
             hint="Leave --user out, or say --user root.",
         )
     machine = _machine(spec, facts)
-    number = 1
-    toolbox, export = trees.toolbox(spec, layout), trees.agent(spec, layout, number)
-    agent = Agent(
-        number=number,
-        export=export,
-        jail={
-            "number": number,
-            "uid": export.uid,
-            "root": identity.root,
-            "inside_uid": identity.uid,
-            "inside_gid": identity.gid,
-            "uid_map": identity.map(number, identity.uid),
-            "gid_map": identity.map(number, identity.gid),
-        },
-        setup={
-            "number": number,
-            "hostname": spec.name,
-            "export": _mount(export.tag, machine),
-            "parts": trees.writable_parts(spec, layout),
-            "submounts": trees.targets(export),
-            "tree": guest.jail_tree(spec, layout, identity),
-            "files": guest.etc_files(spec, facts, identity),
-            "limits": [],
-            "disk": bool(spec.machine.disk),
-            "network": network.setup(spec, agents=1),
-            "filters": [base64.b64encode(program).decode() for program in filters],
-        },
-        environment=tuple(guest.environment(spec, facts, identity, dict(environ))),
-        workdir=spec.run.workdir or spec.workspace.path,
-        watched=() if spec.workspace.read_only else layout.workspace.absent,
-    )
+    if spec.several:
+        _refuse_several(spec, machine)
+    toolbox = trees.toolbox(spec, layout)
+    planned = [
+        agents.build(
+            spec,
+            agent,
+            facts,
+            agents.surveyed(layout, surveys.get(agent.number)),
+            environ,
+            machine,
+            filters,
+        )
+        for agent in spec.agents
+    ]
     files = NINE_P_MODULES if machine.transport == "9p" else VIRTIOFS_MODULES
     return Plan(
         name=spec.name,
@@ -86,8 +73,8 @@ def build(
         modules=(*MODULES, *CARRIER_MODULES[machine.carrier], *files),
         later_modules=DISK_MODULES,
         toolbox=toolbox,
-        agents=(agent,),
-        setup={"hostname": spec.name, "toolbox": _mount(toolbox.tag, machine)},
+        agents=tuple(planned),
+        setup={"hostname": spec.name, "toolbox": mounted(toolbox.tag, machine)},
         kernel=spec.machine.kernel,
         notes=spec.warnings,
         disk=_disk(spec, facts),
@@ -118,12 +105,29 @@ def _machine(spec: Spec, facts: Facts) -> Machine:
         memory=wanted.memory,
         carrier=_carrier(spec),
         transport=_transport(spec, facts),
-        ports=HOTPLUG_PORTS,
+        ports=HOTPLUG_PORTS + len(spec.agents),
         p9_cache=wanted.p9_cache,
         p9_msize=wanted.p9_msize,
         cold=wanted.cold,
         checkpoints=_checkpoints(spec, facts),
     )
+
+
+def _refuse_several(spec: Spec, machine: Machine) -> None:
+    """What cannot be with several agents. Raises PlanError."""
+    if machine.transport == "9p":
+        raise PlanError(
+            f"{len(spec.agents)} agents need virtiofs: with 9p one process serves the files of all "
+            "of them, under one id.",
+            hint="Leave --filesystem out and install virtiofsd (corral doctor), or have one agent.",
+        )
+    if machine.checkpoints:
+        raise PlanError(
+            "a sandbox with several agents cannot be checkpointed or forked: a copy would share "
+            "the agents' workspaces with it.",
+            hint="Leave checkpoints out (machine.checkpoints), or have one agent in each sandbox "
+            "and fork that.",
+        )
 
 
 def _disk(spec: Spec, facts: Facts) -> int:
@@ -205,13 +209,3 @@ def _checkpoints(spec: Spec, facts: Facts) -> bool:
 
 def _version(program: Program | None) -> str:
     return program.version if program else ""
-
-
-def _mount(tag: str, machine: Machine) -> dict[str, object]:
-    """How the guest mounts an export."""
-    if machine.transport == "virtiofs":
-        return {"tag": tag, "kind": "virtiofs", "options": ""}
-    options = f"trans=virtio,version=9p2000.L,{_P9_MAX_ACCESS},cache={machine.p9_cache}"
-    if machine.p9_msize:
-        options += f",msize={machine.p9_msize}"
-    return {"tag": tag, "kind": "9p", "options": options}

@@ -82,20 +82,24 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def jail_tree(spec: Spec, layout: Layout, identity: Identity) -> list[list[str | int]]:
+def jail_tree(
+    spec: Spec, layout: Layout, identity: Identity, *, home: int = 0, tmp: int = 0
+) -> list[list[str | int]]:
     """What is mounted in the jail, parents before children: steps of corral_guest.tree.
 
-    The home and /var/tmp are folders of the system's tree where that is kept on a disk.
+    The home and /var/tmp are folders of the system's tree where that is kept on a disk. home, tmp:
+    bytes that may be kept there and in /tmp and its like; 0: the kernel's default.
     """
-    kept = "folder" if spec.machine.disk else "tmpfs"
     steps: list[list[str | int]] = [
-        ["tmpfs", "/tmp", 0o1777],  # noqa: S108 - the jail's own
-        [kept, "/var/tmp", 0o1777],  # noqa: S108
-        ["tmpfs", "/dev/shm", 0o1777],  # noqa: S108
-        ["tmpfs", "/run", 0o755],
+        ["tmpfs", "/tmp", 0o1777, tmp],  # noqa: S108 - the jail's own
+        ["tmpfs", "/dev/shm", 0o1777, tmp],  # noqa: S108
+        ["tmpfs", "/run", 0o755, tmp],
     ]
+    own = [("/var/tmp", 0o1777, tmp)]  # noqa: S108
     if identity.home != "/":  # where it is, as for users of containers, it must hide nothing
-        steps.append([kept, identity.home, 0o700])
+        own.append((identity.home, 0o700, home))
+    for path, mode, size in own:
+        steps.append(["folder", path, mode] if spec.machine.disk else ["tmpfs", path, mode, size])
     parts = [(path, "export") for path in trees.writable_parts(spec, layout)]
     parts += [(target, "toolbox") for _source, target in trees.read_only_parts(spec)]
     parts.sort(key=lambda part: part[0].count("/"))
@@ -127,13 +131,13 @@ def search_path(spec: Spec, facts: Facts, host: str) -> str:
     """The user's PATH as far as the guest has it, then the usual folders."""
     visible = (
         *("/usr", "/opt", "/nix/store", "/gnu/store", "/run/current-system", "/bin", "/sbin"),
-        *(spec.workspace.path, *spec.run.tools),
+        *(spec.workspace.path, *trees.tools(spec)),
         *(share.target for share in spec.shares if share.source == share.target),
     )
     folders = [
         folder for folder in host.split(":") if any(_is_below(folder, path) for path in visible)
     ]
-    for tool in spec.run.tools:
+    for tool in trees.tools(spec):
         if not any(_is_below(folder, tool) for folder in folders):
             folders += [f"{tool}/bin", tool]
     folders += ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]

@@ -12,8 +12,10 @@ import msgspec
 
 from ..policy import Gateway, Network, Secret
 from ..proc.bwrap import Step
+from ..spec import Restart
 
 AGENT_UID_BASE = 2000  # agent n has uid and gid 2000+n in the guest (docs/architecture.md)
+_P9_MAX_ACCESS = "access=client"
 NOBODY = 65534  # overflowuid: what the toolbox's files belong to, and every unmapped id
 
 Arch = Literal["x86_64", "aarch64"]
@@ -58,12 +60,23 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: bool = False
 
 
+def mounted(tag: str, machine: Machine) -> dict[str, object]:
+    """How the guest mounts an export."""
+    if machine.transport == "virtiofs":
+        return {"tag": tag, "kind": "virtiofs", "options": ""}
+    options = f"trans=virtio,version=9p2000.L,{_P9_MAX_ACCESS},cache={machine.p9_cache}"
+    if machine.p9_msize:
+        options += f",msize={machine.p9_msize}"
+    return {"tag": tag, "kind": "9p", "options": options}
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """One jailed worker. jail, setup: what the guest is told, JSON values only.
 
     jail is what can be known before there is a workspace: a template holds jails made of it.
     environment: of every command. workdir: where commands start. watched: host paths whose
-    appearance is reported at the end.
+    appearance is reported at the end. network: what it may reach; gateways: their names, those that
+    it may use. restart: when its jail, once lost, is made again.
     """
 
     number: int
@@ -73,6 +86,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     environment: tuple[tuple[str, str], ...]
     workdir: str
     watched: tuple[str, ...]
+    network: Network = Network()
+    gateways: tuple[str, ...] = ()
+    restart: Restart = "never"
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..host.layout import Layout
 from ..proc.bwrap import Access, Bind, EmptyReadOnly, Folder, Memory, Seal, Step, Symlink
-from ..spec import Spec
+from ..spec import Share, Spec
 from .model import AGENT_UID_BASE, NOBODY, Export
 
 EXPORT = "/export"
@@ -57,21 +57,30 @@ def _with_parents(parts: Iterable[Bind | Symlink]) -> list[Step]:
 def read_only_parts(spec: Spec) -> list[tuple[str, str]]:
     """(source, target) of what a guest may only read, besides the host's program folders."""
     parts = [(share.source, share.target) for share in spec.shares if not share.writable]
-    parts += [(tool, tool) for tool in spec.run.tools]
+    parts += [(tool, tool) for tool in tools(spec)]
     return sorted(set(parts), key=lambda part: part[1])
 
 
+def tools(spec: Spec) -> tuple[str, ...]:
+    """Folders of programs, of all agents of the spec."""
+    own = (tool for agent in spec.agents for tool in agent.tools)
+    return tuple(dict.fromkeys((*spec.run.tools, *own)))
+
+
 def writable_parts(spec: Spec, layout: Layout) -> list[str]:
-    """Where the parts of the agent's export appear, parents first."""
+    """Where the parts of an agent's export appear, parents first. spec: as that agent has it."""
     paths = [spec.workspace.path]
     if layout.workspace.git_common:
         paths.append(layout.workspace.git_common)
-    paths += [share.target for share in spec.shares if share.writable]
+    paths += [share.target for share in _own_shares(spec)]
     return sorted(paths, key=lambda path: path.count("/"))
 
 
 def agent(spec: Spec, layout: Layout, number: int) -> Export:
-    """The workspace, what comes along with it, and writable shares."""
+    """The workspace, what comes along with it, writable shares and what is this agent's alone.
+
+    spec: as the agent has it (`agents.view`).
+    """
     workspace = layout.workspace
     access = Access.READ_ONLY if spec.workspace.read_only else Access.WRITABLE
     host = workspace.path
@@ -84,9 +93,8 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
     if workspace.git_common:
         tree.append(_pinned(workspace.git_common, workspace.git_common, access))
     tree += [
-        _pinned(share.source, share.target, Access.WRITABLE)
-        for share in spec.shares
-        if share.writable
+        _pinned(share.source, share.target, Access.WRITABLE if share.writable else Access.READ_ONLY)
+        for share in _own_shares(spec)
     ]
     tree += [_pinned(path, inside(path), access) for path in _parents_first(workspace.mounts)]
     tree += [
@@ -104,6 +112,13 @@ def agent(spec: Spec, layout: Layout, number: int) -> Export:
         submounts=True,
         cache="auto",
     )
+
+
+def _own_shares(spec: Spec) -> list[Share]:
+    """What is in an agent's export: nobody else's toolbox shows what is one agent's alone."""
+    return [share for share in spec.shares if share.writable] + [
+        share for agent in spec.agents for share in agent.shares
+    ]
 
 
 def targets(export: Export) -> list[str]:

@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -59,12 +59,11 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox works on. pending: changes of earlier runs that it goes on from.
-
-    notices: what the user should know.
+    """What a sandbox works on. works: its agents' folders by their numbers. pending: changes of
+    earlier runs that it goes on from. notices: what the user should know.
     """
 
-    work: str
+    works: dict[int, str]
     pending: int
     notices: tuple[str, ...]
 
@@ -130,52 +129,66 @@ class Review:
     # A sandbox that works on it
 
     @contextlib.contextmanager
-    def begin(self, workspace: str, hidden: Hidden | None) -> Iterator[Begun]:
-        """Have a snapshot of `workspace` to work on, new or with changes that are pending.
+    def begin(
+        self, workspace: str, hidden: Hidden | None, agents: Sequence[int] = (1,)
+    ) -> Iterator[Begun]:
+        """Have snapshots of `workspace` to work on, new or with changes that are pending.
 
         Raises ReviewError, SandboxStateError.
         """
         with contextlib.ExitStack() as stack:
             with self.changing():
                 stack.enter_context(self._running())
-                begun = self._begin(workspace, hidden)
+                begun = self._begin(workspace, hidden, agents)
             yield begun
 
-    def _begin(self, workspace: str, hidden: Hidden | None) -> Begun:
+    def _begin(self, workspace: str, hidden: Hidden | None, agents: Sequence[int]) -> Begun:
         notices: list[str] = []
+        pending: dict[int, list[Shown]] = {}
         if self.exists():
-            other = self.meta().workspace
-            pending = self.changes()
-            if pending and other != workspace:
+            meta = self.meta()
+            found = {number: self.changes(agent=number) for number in meta.agents}
+            pending = {number: shown for number, shown in found.items() if shown}
+            if pending and meta.workspace != workspace:
                 raise ReviewError(
-                    f"there are changes of a sandbox {self.name} on {printable(other)}.",
+                    f"there are changes of a sandbox {self.name} on {printable(meta.workspace)}.",
                     hint=f"Apply or discard them (corral diff {self.name}), or give this one "
                     "another name: --name NAME",
                 )
-            if pending:
-                moved = sum(1 for shown in pending if shown.standing.state == "conflict")
-                notices.append(
-                    f"going on from {_count(len(pending))} not applied yet: corral diff "
-                    f"{self.name}. What you changed in your folder since the snapshot was made is "
-                    "not in the sandbox."
-                )
-                if moved:
-                    notices.append(f"{_count(moved)} of these are in conflict with yours.")
-                return self._begun(len(pending), notices)
-            self._remove()
-        left = self._make(workspace, hidden)
+            notices += self._going_on(pending)
+            if not pending:
+                self._remove()
+        left = self._make(workspace, hidden, [n for n in agents if n not in pending], pending)
         if left:
             shown = ", ".join(printable(path) for path in left[:_SHOWN])
             more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
             notices.append(
                 f"not in the snapshot, as it cannot be read or is no plain file: {shown}{more}"
             )
-        return self._begun(0, notices)
+        works = {number: str(self.agent(number) / WORK) for number in agents}
+        return Begun(works=works, pending=sum(map(len, pending.values())), notices=tuple(notices))
 
-    def _begun(self, pending: int, notices: Sequence[str]) -> Begun:
-        return Begun(work=str(self.agent(1) / WORK), pending=pending, notices=tuple(notices))
+    def _going_on(self, pending: Mapping[int, Sequence[Shown]]) -> Iterator[str]:
+        for number, shown in pending.items():
+            who = f" of agent {number}" if len(self.meta().agents) > 1 else ""
+            yield (
+                f"going on from {_count(len(shown))}{who} not applied yet: corral diff "
+                f"{self.name}. What you changed in your folder since the snapshot was made is "
+                "not in the sandbox."
+            )
+            if moved := sum(1 for one in shown if one.standing.state == "conflict"):
+                yield f"{_count(moved)} of these are in conflict with yours."
 
-    def _make(self, workspace: str, hidden: Hidden | None) -> list[str]:
+    def _make(
+        self,
+        workspace: str,
+        hidden: Hidden | None,
+        agents: Sequence[int],
+        kept: Collection[int],
+    ) -> list[str]:
+        """Make the snapshots of `agents`, beside those that are kept; what is not in them."""
+        if not agents:
+            return []
         if repository.linked_worktree(Path(workspace, ".git")) is not None:
             raise ReviewError(
                 "the workspace is a linked git worktree: its repository is elsewhere, and what an "
@@ -188,15 +201,26 @@ class Review:
                 hint="Set CORRAL_STATE_DIR to a folder outside of it.",
             )
         fresh = self.folder.with_name(f".{self.name}.new")
+        left: dict[str, None] = {}
         try:
             with contextlib.suppress(FileNotFoundError):  # left by one that was killed
                 remove_tree(fresh)
             fresh.mkdir(mode=0o700)
-            base = make(workspace, fresh / "1", hidden)
-            meta = Meta(workspace=workspace, created=time.time())
+            for number in agents:
+                left |= dict.fromkeys(make(workspace, fresh / str(number), hidden).left)
+            meta = Meta(
+                workspace=workspace,
+                created=time.time(),
+                agents=tuple(sorted({*agents, *kept})),
+            )
             crash_point("snapshot-made")
-            write_atomically(fresh / _META, msgspec.json.encode(meta), mode=0o600)
-            fresh.rename(self.folder)
+            if kept:
+                self._replace(fresh, agents, set(self.meta().agents) - set(meta.agents))
+            write_atomically(
+                (self.folder if kept else fresh) / _META, msgspec.json.encode(meta), mode=0o600
+            )
+            if not kept:
+                fresh.rename(self.folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 remove_tree(fresh)
@@ -208,7 +232,18 @@ class Review:
             with contextlib.suppress(OSError):
                 remove_tree(fresh)
             raise
-        return base.left
+        return list(left)
+
+    def _replace(self, fresh: Path, agents: Sequence[int], gone: Collection[int]) -> None:
+        """Put snapshots into a review that there is; those that go hold no change."""
+        for number in (*agents, *gone):
+            place = self.folder / str(number)
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
+            if number in agents:
+                (fresh / str(number)).rename(place)
+        fresh.rmdir()
+        self._sweep()
 
     # Looking, applying, throwing away
 

@@ -23,19 +23,25 @@ def working_copy(spec: Spec) -> Iterator[tuple[Spec, tuple[str, ...]]]:
     Held until it has ended. With it what the user should know. Raises ReviewError,
     SandboxStateError.
     """
-    workspace = spec.workspace
-    if not workspace.reviewed:
+    if not spec.reviewed:
         yield spec, ()
         return
+    workspace = spec.workspace
     hidden = mask_matcher(workspace.mask) if workspace.mask else None
-    with Review(spec.name).begin(workspace.path, hidden) as begun:
-        copied = msgspec.structs.replace(workspace, copy=begun.work)
-        yield msgspec.structs.replace(spec, workspace=copied), begun.notices
+    with Review(spec.name).begin(workspace.path, hidden, spec.snapshots) as begun:
+        agents = tuple(
+            msgspec.structs.replace(agent, copy=begun.works.get(spec.snapshot(agent)))
+            for agent in spec.agents
+        )
+        if not spec.several:
+            workspace = msgspec.structs.replace(workspace, copy=agents[0].copy)
+        spec = msgspec.structs.replace(spec, workspace=workspace, agents=agents)
+        yield spec, begun.notices
 
 
 def summary(spec: Spec) -> Iterator[tuple[str, str]]:
     """(level, sentence) of what a sandbox under review has left, and how to go on."""
-    if not spec.workspace.reviewed:
+    if not spec.reviewed:
         return
     name = spec.name
     try:

@@ -27,10 +27,17 @@ class Watch:
 
     def __init__(self, spec: Spec, plan: Plan) -> None:
         self._roots = [share.source for share in spec.shares if share.writable]
+        self._roots += [
+            each.source for agent in spec.agents for each in agent.shares if each.writable
+        ]
         self._absent: list[str] = []
-        if not (spec.workspace.read_only or spec.workspace.reviewed):  # a review judges all of it
+        # A review judges all of what is changed in a snapshot.
+        direct = {agent.number for agent in spec.agents if not spec.snapshot(agent)}
+        if direct and not spec.workspace.read_only:
             self._roots.append(spec.workspace.on_host)
-            self._absent = [path for agent in plan.agents for path in agent.watched]
+            self._absent = [
+                path for agent in plan.agents if agent.number in direct for path in agent.watched
+            ]
         self._before: Future[_States] = Future()
         Thread(target=self._look, daemon=True, name="watch").start()
 

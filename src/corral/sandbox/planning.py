@@ -42,20 +42,29 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
     """
     if not kept:
         spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, disk=0))
-    found = layout.survey(
-        spec.workspace.on_host,
+    found = _survey(spec, spec.workspace.on_host)
+    surveys = {
+        agent.number: _survey(spec, agent.copy).workspace
+        for agent in spec.agents
+        if agent.copy is not None
+    }
+    if spec.limits.io_read or spec.limits.io_write:
+        disk = disk_of(System(), spec.workspace.on_host)
+        workspace = msgspec.structs.replace(found.workspace, disk=disk)
+        found = msgspec.structs.replace(found, workspace=workspace)
+    plan = build(spec, facts, found, environ, jail_filters(spec, facts), surveys)
+    check_extra(plan)
+    return plan
+
+
+def _survey(spec: Spec, folder: str) -> layout.Layout:
+    return layout.survey(
+        folder,
         unprotect=spec.workspace.unprotect,
         protected=PROTECTED,
         is_masked=mask_matcher(spec.workspace.mask) if spec.workspace.mask else None,
         program=program_files(),
     )
-    if spec.limits.io_read or spec.limits.io_write:
-        disk = disk_of(System(), spec.workspace.on_host)
-        workspace = msgspec.structs.replace(found.workspace, disk=disk)
-        found = msgspec.structs.replace(found, workspace=workspace)
-    plan = build(spec, facts, found, environ, jail_filters(spec, facts))
-    check_extra(plan)
-    return plan
 
 
 def jail_filters(spec: Spec, facts: Facts) -> tuple[bytes, ...]:

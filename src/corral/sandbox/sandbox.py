@@ -91,6 +91,8 @@ class Sandbox:
         NotExecutableError, ExecError.
         """
         ours = next((a for a in self.plan.agents if a.number == agent), None)
+        if ours is None and agent != 0:
+            raise no_agent(self.plan.name, agent, [each.number for each in self.plan.agents])
         variables = dict(ours.environment) if ours else {"PATH": "/usr/bin"}
         variables |= environment or {}
         folder = workdir or (ours.workdir if ours else "/")
@@ -210,6 +212,14 @@ class Sandbox:
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""
         return await self._why_gone.guard(awaitable)
+
+
+def no_agent(name: str, agent: int, known: Sequence[int]) -> ExecError:
+    """The error for an agent that there is not."""
+    return ExecError(
+        f"the sandbox {name} has no agent {agent}.",
+        hint=f"There {'are' if len(known) > 1 else 'is'}: {', '.join(map(str, known))}.",
+    )
 
 
 def _bytewise(text: str) -> str:

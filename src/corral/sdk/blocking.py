@@ -328,14 +328,23 @@ class Sandbox:
         return self._inner.name
 
     @property
+    def agents(self) -> tuple[int, ...]:
+        """The numbers of its agents, from 1."""
+        return self._inner.agents
+
+    @property
     def accel(self) -> str:
         """What runs the machine: "kvm", or "tcg" (emulated, some ten times slower)."""
         return self._inner.accel
 
     @property
     def files(self) -> BlockingFiles:
-        """Its files, as the agent sees them."""
-        return BlockingFiles(self._portal, self._inner.files)
+        """Its files, as the first agent sees them."""
+        return self.files_of(1)
+
+    def files_of(self, agent: int) -> BlockingFiles:
+        """Its files, as one of several agents sees them."""
+        return BlockingFiles(self._portal, self._inner.files_of(agent))
 
     @property
     def ports(self) -> BlockingPorts:
@@ -345,7 +354,11 @@ class Sandbox:
     @property
     def review(self) -> BlockingReview:
         """What it has changed in its workspace, where that is held back."""
-        return BlockingReview(self._portal, self._inner.review)
+        return self.review_of(1)
+
+    def review_of(self, agent: int) -> BlockingReview:
+        """The same of one of several agents."""
+        return BlockingReview(self._portal, self._inner.review_of(agent))
 
     @property
     def workspace(self) -> Path | None:

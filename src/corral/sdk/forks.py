@@ -59,7 +59,12 @@ class Origin:
         folder = own.path / "workspace" if own else _real(workspace or Path())
         copied = msgspec.structs.replace(spec.workspace, copy=str(folder), review=False)
         network = any_ports(spec.network)
-        changed = msgspec.structs.replace(spec, name=name, workspace=copied, network=network)
+        agents = tuple(
+            msgspec.structs.replace(agent, copy=None, workspace="together") for agent in spec.agents
+        )
+        changed = msgspec.structs.replace(
+            spec, name=name, workspace=copied, network=network, agents=agents
+        )
         origin = cls(changed, parts, folder, own)
         origin._placeholders = placeholders(sandbox.plan)
         hidden = mask_matcher(spec.workspace.mask) if spec.workspace.mask else None

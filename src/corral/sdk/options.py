@@ -18,13 +18,13 @@ class Options(TypedDict, total=False):
     internet. allow, deny: hosts that may, or may not, be reached, and presets ("@python"). hosts:
     where names lead, by name or as NAME=ADDRESS. ports: those of the host that lead into the
     sandbox, [HOST:]PORT[:GUEST] each. gateways, secrets: names of those it may use; a secret may
-    be NAME@HOST[,HOST]. memory: text ("2g") or bytes. cpus:
-    how many. shares: SRC[:DST][:ro|:rw]. env: of every command. read_only: the workspace. review:
-    hold its changes back (see `Sandbox.review`). mask: patterns of files to hide, as in
-    .gitignore. unprotect: protected paths to leave writable. user: your own name, or root. workdir:
-    where commands start. tools: further read-only program folders. name: the sandbox's. settings:
-    any other setting by its key, {"machine.accel": "tcg"} say. config_file: in place of
-    corral.toml. force: allow a workspace such as your home.
+    be NAME@HOST[,HOST]. memory: text ("2g") or bytes. cpus: how many. shares: SRC[:DST][:ro|:rw].
+    env: of every command. read_only: the workspace. review: hold its changes back (see
+    `Sandbox.review`). agents: how many, each with a copy of the workspace (docs/herd.md). mask:
+    patterns of files to hide, as in .gitignore. unprotect: protected paths to leave writable. user:
+    your own name, or root. workdir: where commands start. tools: further read-only program folders.
+    name: the sandbox's. settings: any other setting by its key, {"machine.accel": "tcg"} say.
+    config_file: in place of corral.toml. force: allow a workspace such as your home.
     """
 
     workspace: str | os.PathLike[str]
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     env: Mapping[str, str]
     read_only: bool
     review: bool
+    agents: int
     mask: Sequence[str]
     unprotect: Sequence[str]
     user: str
@@ -67,6 +68,7 @@ KEYS = {
     "env": "run.env",
     "read_only": "workspace.read_only",
     "review": "workspace.review",
+    "agents": "herd.agents",
     "mask": "workspace.mask",
     "unprotect": "workspace.unprotect",
     "user": "run.user",

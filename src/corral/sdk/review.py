@@ -41,14 +41,17 @@ class Review:
     of it raises ReviewError, also when the sandbox is not under review.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, agent: int = 1) -> None:
         self._name = name
+        self._agent = agent
 
     async def changes(self, paths: _PathList = ()) -> list[Change]:
         """What changed so far."""
 
         def look() -> list[Change]:
-            return [_change(one) for one in Kept.find(self._name).changes(_plain(paths))]
+            return [
+                _change(one) for one in Kept.find(self._name).changes(_plain(paths), self._agent)
+            ]
 
         return await asyncio.to_thread(look)
 
@@ -56,7 +59,7 @@ class Review:
         """The same as a patch in git's format, for `git apply`; at most 256 MiB."""
 
         def look() -> bytes:
-            with Kept.find(self._name).comparison() as (comparison, _here):
+            with Kept.find(self._name).comparison(self._agent) as (comparison, _here):
                 changes = showing.chosen(comparison.changes(), _plain(paths))
                 entries = showing.patches(comparison, changes, binary=True)
                 return _bounded(line for _pair, lines in entries for line in lines)
@@ -71,7 +74,8 @@ class Review:
         """
 
         def put() -> list[Change]:
-            outcome = Kept.find(self._name).apply(_plain(paths), lambda _one: dangerous)
+            kept = Kept.find(self._name)
+            outcome = kept.apply(_plain(paths), lambda _one: dangerous, self._agent)
             return [_change(one) for one in (*outcome.conflicts, *outcome.refused)]
 
         return await asyncio.to_thread(put)
@@ -80,7 +84,7 @@ class Review:
         """Take back what was applied last; returns what was not, as it was changed since."""
 
         def put() -> list[Change]:
-            return [_change(one) for one in Kept.find(self._name).undo().conflicts]
+            return [_change(one) for one in Kept.find(self._name).undo(self._agent).conflicts]
 
         return await asyncio.to_thread(put)
 

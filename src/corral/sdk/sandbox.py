@@ -65,6 +65,7 @@ class AsyncSandbox:
         self._report = report or _to_log
         self._name = ""
         self._accel = ""
+        self._agents: tuple[int, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._leave: asyncio.Future[None] | None = None
         self._executor: Box | None = None
@@ -161,6 +162,7 @@ class AsyncSandbox:
 
             async with connect(self._kept) as kept:
                 self._name, self._accel = kept.name, kept.hello.accel
+                self._agents = kept.hello.agents
                 yield kept
             return
         with contextlib.ExitStack() as holding:
@@ -182,6 +184,7 @@ class AsyncSandbox:
             self._made = spec, parts
             begun = start(plan, parts, self._report)
         self._name, self._accel = plan.name, plan.machine.accel
+        self._agents = tuple(agent.number for agent in plan.agents)
         watch = Watch(spec, plan)
         try:
             async with begun as sandbox:
@@ -199,14 +202,23 @@ class AsyncSandbox:
         return self._name
 
     @property
+    def agents(self) -> tuple[int, ...]:
+        """The numbers of its agents, from 1."""
+        return self._agents
+
+    @property
     def accel(self) -> str:
         """What runs the machine: "kvm", or "tcg" (emulated, some ten times slower)."""
         return self._accel
 
     @property
     def files(self) -> Files:
-        """Its files, as the agent sees them."""
-        return Files(self.alive())
+        """Its files, as the first agent sees them."""
+        return self.files_of(1)
+
+    def files_of(self, agent: int) -> Files:
+        """Its files, as one of several agents sees them."""
+        return Files(self.alive(), agent=agent)
 
     @property
     def ports(self) -> Ports:
@@ -216,8 +228,12 @@ class AsyncSandbox:
     @property
     def review(self) -> Review:
         """What it has changed in its workspace, where that is held back."""
+        return self.review_of(1)
+
+    def review_of(self, agent: int) -> Review:
+        """The same of one of several agents."""
         self.alive()
-        return Review(self._name)
+        return Review(self._name, agent=agent)
 
     async def exec(
         self,
@@ -228,6 +244,7 @@ class AsyncSandbox:
         input: bytes | str = b"",
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        agent: int = 1,
         output_limit: int = OUTPUT_LIMIT,
     ) -> Result:
         """Run a command to its end.
@@ -235,12 +252,13 @@ class AsyncSandbox:
         argv: program and arguments; there is no shell. timeout: seconds; then its process group
         gets TERM and, two seconds later, KILL. check: raise CommandFailedError for a status that is
         not 0. input: its standard input. env: variables, in addition to the sandbox's. cwd: an
-        absolute folder, default the workspace. output_limit: bytes of each stream.
+        absolute folder, default the workspace. agent: which one of several. output_limit: bytes
+        of each stream.
 
         Raises CommandNotFoundError, NotExecutableError, ExecError when it does not start,
         ExecTimeoutError (with what it wrote), SandboxGoneError.
         """
-        process = await self.spawn(argv, env=env, cwd=cwd)
+        process = await self.spawn(argv, env=env, cwd=cwd, agent=agent)
         data = input.encode() if isinstance(input, str) else input
         return await processes.run(
             process, argv, input=data, timeout=timeout, check=check, limit=output_limit
@@ -254,6 +272,7 @@ class AsyncSandbox:
         check: bool = False,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        agent: int = 1,
     ) -> AsyncLines:
         """Run a command and iterate over its lines, of standard output and error as they come.
 
@@ -262,7 +281,7 @@ class AsyncSandbox:
         """
 
         async def begin() -> AsyncProcess:
-            return await self.spawn(argv, env=env, cwd=cwd)
+            return await self.spawn(argv, env=env, cwd=cwd, agent=agent)
 
         return AsyncLines(begin, argv, timeout=timeout, check=check)
 
@@ -273,6 +292,7 @@ class AsyncSandbox:
         tty: bool | tuple[int, int] = False,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        agent: int = 1,
     ) -> AsyncProcess:
         """Start a command and talk to it.
 
@@ -288,7 +308,7 @@ class AsyncSandbox:
         if size is not None:
             environment.setdefault("TERM", os.environ.get("TERM", "xterm"))
         execution = await self.alive().exec(
-            tuple(argv), environment=environment, workdir=cwd, terminal=size
+            tuple(argv), environment=environment, workdir=cwd, terminal=size, agent=agent
         )
         return AsyncProcess(execution)
 

@@ -8,9 +8,23 @@ what a project's own file may say, and model.py for the Spec.
 
 from __future__ import annotations
 
+from .herd import SHARED, WORKSPACE
 from .load import Extra, Loaded, Project, collect, load_spec, refuse_untrusted
 from .masks import matcher as mask_matcher
-from .model import PROTECTED, Action, Limits, Machine, Run, Share, Spec, Workspace
+from .model import (
+    MAX_AGENTS,
+    PROTECTED,
+    Action,
+    AgentSpec,
+    Limits,
+    Machine,
+    Restart,
+    Run,
+    Share,
+    Spec,
+    Workspace,
+    WorkspaceMode,
+)
 from .settings import SETTINGS, VARIABLES
 from .sizes import (
     format_duration,
@@ -23,19 +37,25 @@ from .sizes import (
 from .tools import missing_program_hint
 
 __all__ = [
+    "MAX_AGENTS",
     "PROTECTED",
     "SETTINGS",
+    "SHARED",
     "VARIABLES",
+    "WORKSPACE",
     "Action",
+    "AgentSpec",
     "Extra",
     "Limits",
     "Loaded",
     "Machine",
     "Project",
+    "Restart",
     "Run",
     "Share",
     "Spec",
     "Workspace",
+    "WorkspaceMode",
     "collect",
     "format_duration",
     "format_size",

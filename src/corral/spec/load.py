@@ -15,6 +15,7 @@ from ..policy import Gateway, Secret
 from . import trust
 from .files import find_project_file, read_config
 from .gateways import BUILT_IN, Doors
+from .herd import one_agent
 from .layers import (
     Layer,
     Merged,
@@ -92,19 +93,23 @@ def load_spec(
     force: bool = False,
     capacity: tuple[int, int] | None = None,
     extra: Extra | None = None,
+    alone: bool = False,
 ) -> Spec:
     """The Spec for a sandbox on the folder `cwd`.
 
     overrides: the command line's values (keys: see layers.py). environ: the user's environment.
     config_file: in place of the corral.toml found upward from cwd. force: see resolve(). capacity:
     CPUs and bytes of memory that a sandbox may have at all, which bound the defaults. extra: what
-    a recipe adds. Raises ConfigError, UntrustedConfigError, HostError.
+    a recipe adds. alone: it has one agent, whatever [herd] and [[agent]] say.
+
+    Raises ConfigError, UntrustedConfigError, HostError.
     """
     loaded = collect(
         cwd, overrides, environ, config_file=config_file, capacity=capacity, extra=extra
     )
     refuse_untrusted(loaded)
-    spec = resolve(loaded.merged, loaded.place, environ, loaded.doors, force=force)
+    merged = one_agent(loaded.merged) if alone else loaded.merged
+    spec = resolve(merged, loaded.place, environ, loaded.doors, force=force)
     return structs.replace(spec, warnings=loaded.warnings + spec.warnings)
 
 

@@ -18,6 +18,8 @@ Filesystem = Literal["auto", "virtiofs", "9p"]
 P9Cache = Literal["none", "loose", "fscache", "mmap"]
 Image = Literal["host"]
 SeccompMode = Literal["errno", "log", "kill"]
+WorkspaceMode = Literal["own", "turns", "together"]
+Restart = Literal["never", "on-failure", "always"]
 
 ACCELS: tuple[str, ...] = ("auto", "kvm", "tcg")
 CARRIERS: tuple[str, ...] = ("auto", "vsock", "serial")
@@ -25,6 +27,10 @@ FILESYSTEMS: tuple[str, ...] = ("auto", "virtiofs", "9p")
 P9_CACHES: tuple[str, ...] = ("none", "loose", "fscache", "mmap")
 IMAGES: tuple[str, ...] = ("host",)
 SECCOMP_MODES: tuple[str, ...] = ("errno", "log", "kill")
+WORKSPACE_MODES: tuple[str, ...] = ("own", "turns", "together")
+RESTARTS: tuple[str, ...] = ("never", "on-failure", "always")
+MAX_AGENTS = 32
+"""Of one sandbox: each has a root port, a file server and some processes; 12 are tried often."""
 
 # What is read-only in a writable workspace unless `unprotect` names it: each of these is, or
 # leads to, code that the host runs when the user next works in the folder.
@@ -90,11 +96,6 @@ class Workspace(Struct, frozen=True, kw_only=True):
     copy: str | None = None
 
     @property
-    def reviewed(self) -> bool:
-        """Whether changes are held back: what cannot be written needs no snapshot."""
-        return self.review and not self.read_only
-
-    @property
     def on_host(self) -> str:
         """Where its files are on the host."""
         return self.copy or self.path
@@ -139,12 +140,40 @@ class Action(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
 
 
+class AgentSpec(Struct, frozen=True, kw_only=True):
+    """One agent of a sandbox, and what it has besides what all have.
+
+    number: from 1. recipe: of a known agent program, or None. workspace: a copy of its own, held
+    back until it is applied; or the folder that others work on too, one task at a time or together.
+    branch: of git, in a copy of its own; None: corral/NAME/NUMBER where there are several agents.
+    limits: inside the guest. home, tmp: the most bytes that it may keep there; None: by the
+    machine's memory where there are several agents, else the kernel's default. network: in place of
+    the sandbox's; gateways: those of the sandbox's that it may use; None for either: all. copy: the
+    host's folder that it works on in place of the workspace.
+    """
+
+    number: int = 1
+    recipe: str | None = None
+    workspace: WorkspaceMode = "together"
+    branch: str | None = None
+    limits: Limits = Limits()
+    home: int | None = None
+    tmp: int | None = None
+    restart: Restart = "never"
+    shares: tuple[Share, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    tools: tuple[str, ...] = ()
+    network: Network | None = None
+    gateways: tuple[str, ...] | None = None
+    copy: str | None = None
+
+
 class Spec(Struct, frozen=True, kw_only=True):
     """What is wanted, whole and checked.
 
     name: pattern [a-z0-9][a-z0-9-]{0,62}; by default from the workspace's name, so two sandboxes
-    may have the same. gateways, secrets: those that this sandbox has. warnings: what the user
-    should know, one sentence each.
+    may have the same. agents: at least one, numbered from 1. gateways, secrets: those that this
+    sandbox has. warnings: what the user should know, one sentence each.
     """
 
     machine: Machine
@@ -152,9 +181,42 @@ class Spec(Struct, frozen=True, kw_only=True):
     shares: tuple[Share, ...]
     run: Run
     name: str
+    agents: tuple[AgentSpec, ...] = (AgentSpec(),)
     limits: Limits = Limits()
     network: Network = Network()
     gateways: tuple[Gateway, ...] = ()
     secrets: tuple[Secret, ...] = ()
     actions: tuple[Action, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a herd: then each agent's workspace is at /workspace."""
+        return len(self.agents) > 1
+
+    def snapshot(self, agent: AgentSpec) -> int:
+        """The number of the snapshot that an agent works on; 0: the folder itself.
+
+        Those who share a workspace that is under review share the first one's.
+        """
+        if self.workspace.read_only:
+            return 0
+        if agent.workspace == "own":
+            return agent.number
+        if not self.workspace.review:
+            return 0
+        return next(each.number for each in self.agents if each.workspace != "own")
+
+    @property
+    def snapshots(self) -> tuple[int, ...]:
+        """All that its agents work on."""
+        return tuple(sorted({self.snapshot(agent) for agent in self.agents} - {0}))
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether changes are held back, of one agent at least."""
+        return bool(self.snapshots)
+
+    def on_host(self, agent: AgentSpec) -> str:
+        """Where the files of an agent's workspace are on the host."""
+        return agent.copy or self.workspace.on_host

@@ -16,9 +16,10 @@ class Setting(Struct, frozen=True, kw_only=True):
     parse: reads a TOML value or text; raises ConfigError. adds: lower layers' items stay.
     identity: items with an equal one replace each other. tighter: "lower" or "true" when a
     smaller or true value can only take away; "mask" for patterns; "mode" where an earlier one of
-    policy's modes does, "subset" where a part of the list does, "more" where a further item does;
-    None: every change widens. bucket: the key under which the merged value is kept, if not its
-    own. asks: what accepting an item or a value allows, in plain words; None: as show.
+    policy's modes does, "order" where an earlier one of `order` does, "subset" where a part of the
+    list does, "more" where a further item does; None: every change widens. bucket: the key
+    under which the merged value is kept, if not its own. asks: what accepting an item or a value
+    allows, in plain words; None: as show.
     """
 
     key: str
@@ -29,7 +30,10 @@ class Setting(Struct, frozen=True, kw_only=True):
     default: object = None
     adds: bool = False
     identity: Callable[[object], object] | None = None
-    tighter: Literal["lower", "true", "mask", "share", "mode", "subset", "more"] | None = None
+    tighter: Literal["lower", "true", "mask", "share", "mode", "order", "subset", "more"] | None = (
+        None
+    )
+    order: tuple[str, ...] = ()
     bucket: str = ""
     show: Callable[[object], str] = str
     asks: Callable[[object], str] | None = None

@@ -6,6 +6,7 @@ The tables SETTINGS and VARIABLES are what the documentation is checked against.
 from __future__ import annotations
 
 from .actions import parse_action, show_action
+from .herd_settings import HERD_SETTINGS
 from .model import ACCELS, CARRIERS, FILESYSTEMS, IMAGES, P9_CACHES, SECCOMP_MODES, Action
 from .network_settings import NETWORK_SETTINGS
 from .setting import Setting
@@ -342,6 +343,7 @@ SETTINGS: dict[str, Setting] = {
             tighter="lower",
             show=show_rate,
         ),
+        *HERD_SETTINGS,
         *NETWORK_SETTINGS,
         Setting(
             key="actions",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..policy import Key
 from .actions import show_timeout
 from .credentials import holds_credential
+from .herd_settings import words
 from .keys import describe
 from .layers import Entry
 from .load import Loaded
@@ -18,7 +19,7 @@ from .values import EnvVar, NamedShare
 HIDDEN = "(hidden)"
 # Numbers that are shown as such.
 _PLAIN = (
-    *("machine.cpus", "limits.pids", "limits.io_weight"),
+    *("machine.cpus", "limits.pids", "limits.io_weight", "herd.agents", "herd.pids"),
     *("network.max_connections", "network.rate"),
 )
 
@@ -29,7 +30,7 @@ def as_toml(loaded: Loaded) -> str:
     for key, setting in SETTINGS.items():
         table, _, field = key.partition(".")
         entries = _entries(loaded, key)
-        if not entries or key in ("share", "actions"):
+        if not entries or key in ("share", "actions", "agent"):
             continue
         lines = sections.setdefault(table if field else "", [])
         name = field or table
@@ -56,6 +57,7 @@ def as_toml(loaded: Loaded) -> str:
         text += [f"[{table}]", *lines, ""]
     text += list(_share_tables(loaded))
     text += list(_action_tables(loaded))
+    text += list(_agent_tables(loaded))
     text += list(_door_tables(loaded))
     return "\n".join(text).rstrip() + "\n"
 
@@ -173,6 +175,15 @@ def _action(action: Action) -> dict[str, object]:
     if (limit := show_timeout(action)) is not None:
         found["timeout"] = limit
     return found
+
+
+def _agent_tables(loaded: Loaded) -> Iterator[str]:
+    """Each with what it says, in words: values of variables are left out."""
+    for entry in loaded.merged["agent"]:
+        for row in entry.value if isinstance(entry.value, tuple) else ():
+            yield f"[[agent]]  # {_origin(loaded, entry)}"
+            yield from (f"# {text}" for text in words(row))
+            yield ""
 
 
 def _door_tables(loaded: Loaded) -> Iterator[str]:

@@ -22,8 +22,10 @@ from msgspec import Struct
 from .. import paths
 from ..errors import ConfigError, HostError, UntrustedConfigError
 from .files import read_config, write_atomically
+from .herd import widened
 from .layers import Entry, Merged, scalar
 from .network_settings import MODES, NamedRules
+from .setting import Setting
 from .settings import SETTINGS
 from .text import is_unicode, printable
 from .values import NamedShare
@@ -89,19 +91,26 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
         yield Widening(key, printable(words(value), 10_000))
         return
     before = scalar(without, key)
-    if value == before or _is_tighter(setting.tighter, value, before):
+    if key == "agent":
+        yield from (Widening(key, printable(text, 10_000)) for text in widened(value, without))
+        return
+    if value == before or _is_tighter(setting, value, before):
         return
     instead = "" if before is None else f" instead of {setting.show(before)}"
-    yield Widening(key, printable(setting.show(value)) + printable(instead))
+    words = setting.asks or setting.show
+    yield Widening(key, printable(words(value)) + printable(instead))
 
 
-def _is_tighter(rule: str | None, value: object, before: object) -> bool:
+def _is_tighter(setting: Setting, value: object, before: object) -> bool:
+    rule = setting.tighter
     if rule == "true":
         return value is True
     if rule == "lower" and isinstance(value, (int, float)):
         return before is None or (isinstance(before, (int, float)) and value < before)
     if rule == "mode" and before is not None:
         return MODES.index(str(value)) < MODES.index(str(before))
+    if rule == "order" and before is not None:
+        return setting.order.index(str(value)) < setting.order.index(str(before))
     if rule == "subset" and isinstance(value, tuple) and isinstance(before, tuple):
         return set(value) < set(before)
     return False

@@ -17,6 +17,7 @@ from ..errors import ConfigError, HostError
 from .actions import MAX_ACTIONS
 from .credentials import credential_warning
 from .gateways import Doors
+from .herd import SHARED, WORKSPACE, count_of, resolve_agents, rows_of
 from .keys import Reach
 from .layers import Entry, Merged, scalar
 from .masks import matcher
@@ -107,9 +108,10 @@ def resolve(
     """
     warnings: list[str] = []
     _check_workspace(place, force=force)
-    shares = _shares(merged["share"], place, force=force)
+    named = (*merged["share"], *_shared(merged))
+    shares = _shares(named, place, force=force)
     tools = _tools(merged["run.tools"], place)
-    _refuse_overlaps(place, merged["share"], shares, tools)
+    _refuse_overlaps(place, named, shares, tools, several=count_of(merged) > 1)
     workspace = _workspace(merged, place)
     writable = [share.source for share in shares if share.writable]
     if not workspace.read_only:
@@ -127,12 +129,26 @@ def resolve(
     reach = Reach(
         workspace=place.workspace,
         masked=matcher(workspace.mask),
-        readable=(place.workspace, *(share.source for share in shares), *tools),
+        readable=(
+            *(place.workspace, *(share.source for share in shares), *tools),
+            *(tool for row in rows_of(merged) for tool in row.tools),
+        ),
         writable=tuple(writable),
     )
     gateways = resolve_gateways(merged, doors, environ, reach, warnings)
     secrets = resolve_secrets(merged, doors, environ, reach)
-    refuse_both([name for name, _value in env], gateways, secrets)
+    agents = resolve_agents(
+        merged,
+        network,
+        gateways,
+        lambda entries: _tools(entries, place),
+        lambda entries: _environment(entries, environ, warnings),
+        warnings,
+    )
+    for agent in agents:
+        _refuse_overlaps(place, named, shares, agent.tools, several=len(agents) > 1)
+    variables = [name for each in (env, *(agent.env for agent in agents)) for name, _value in each]
+    refuse_both(variables, gateways, secrets)
     warnings += ports_taken(network, gateways, secrets)
     seccomp = cast("str", scalar(merged, "run.seccomp"))
     if any(beneath(seccomp, folder) for folder in writable):
@@ -156,6 +172,7 @@ def resolve(
             seccomp=seccomp,
             seccomp_mode=cast("SeccompMode", scalar(merged, "run.seccomp_mode")),
         ),
+        agents=agents,
         limits=limits,
         network=network,
         gateways=gateways,
@@ -305,12 +322,30 @@ def _tools(entries: Sequence[Entry], place: Place) -> tuple[str, ...]:
     )
 
 
+def _shared(merged: Merged) -> list[Entry]:
+    """herd.shared, as the share that it is."""
+    return [
+        Entry(NamedShare(str(entry.value), SHARED, False), entry.kind, entry.origin)
+        for entry in merged["herd.shared"]
+    ]
+
+
 def _refuse_overlaps(
-    place: Place, entries: Sequence[Entry], shares: Sequence[Share], tools: Sequence[str]
+    place: Place,
+    entries: Sequence[Entry],
+    shares: Sequence[Share],
+    tools: Sequence[str],
+    *,
+    several: bool,
 ) -> None:
-    """Nothing on the host is shared twice, and nothing in the guest hides something else."""
+    """Nothing on the host is shared twice, and nothing in the guest hides something else.
+
+    several: there are several agents, who find their workspaces in a place of their own.
+    """
     sources = [("the workspace", place.workspace)]
     targets = [("the workspace", place.workspace)]
+    if several:
+        targets.append(("the agents' workspaces", WORKSPACE))
     for entry, share in zip(entries, shares, strict=True):
         label = f"the share {printable(share.source)} (from {entry.origin})"
         named = cast("NamedShare", entry.value).source

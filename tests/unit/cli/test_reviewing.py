@@ -26,7 +26,7 @@ def work(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     (project / "src" / "a").write_text("one\ntwo\n")
     (project / "b").write_text("b\n")
     with Review("app").begin(str(project), None) as begun:
-        folder = Path(begun.work)
+        folder = Path(begun.works[1])
     (folder / "src" / "a").write_text("one\n\x1b[2Jthree\n")
     (folder / ".envrc").write_text("evil\n")
     yield folder

@@ -100,7 +100,7 @@ def steps(**wanted: Any) -> list[list[str | int]]:
 
 def test_a_jail_has_an_empty_home_and_the_workspace_at_its_host_path() -> None:
     tree = steps()
-    assert tree.index(["tmpfs", "/home/ada", 0o700]) < tree.index(["export", PROJECT])
+    assert tree.index(["tmpfs", "/home/ada", 0o700, 0]) < tree.index(["export", PROJECT])
 
 
 def test_read_only_shares_and_tools_come_from_the_toolbox() -> None:

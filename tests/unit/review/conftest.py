@@ -28,7 +28,7 @@ class Case:
     def begin(self, tree: Tree) -> None:
         build(self.here, tree)
         with self.review.begin(str(self.here), None) as begun:
-            assert begun.work == str(self.work)
+            assert begun.works[1] == str(self.work)
 
     def agent_makes(self, tree: Tree) -> None:
         replace(self.work, tree)

@@ -22,7 +22,7 @@ PAIRS = [
 PUBLIC = {
     sdk.AsyncSandbox: {
         *("accel", "close", "connect", "exec", "files", "fork", "name", "spawn", "start", "stream"),
-        *("ports", "review", "workspace"),
+        *("agents", "files_of", "ports", "review", "review_of", "workspace"),
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},

@@ -164,6 +164,15 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_LIMIT_IO_WEIGHT": "50",
         "CORRAL_LIMIT_IO_READ": "50MiB/s",
         "CORRAL_LIMIT_IO_WRITE": "20MiB",
+        "CORRAL_AGENTS": "3",
+        "CORRAL_AGENT_WORKSPACE": "turns",
+        "CORRAL_SHARED": str(user.folder("shared")),
+        "CORRAL_AGENT_MEMORY": "1g",
+        "CORRAL_AGENT_CPU": "50%",
+        "CORRAL_AGENT_PIDS": "100",
+        "CORRAL_AGENT_HOME": "64m",
+        "CORRAL_AGENT_TMP": "32MiB",
+        "CORRAL_AGENT_RESTART": "always",
         "CORRAL_NET": "internet",
         "CORRAL_ALLOW": "pypi.org, *.example.org:8443",
         "CORRAL_DENY": "evil.test",
@@ -198,10 +207,15 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     assert spec.machine.kernel == str(kernel) and spec.machine.cold
     assert spec.machine.p9_msize == 65536 and spec.machine.checkpoints
     assert spec.machine.disk == 20 << 30
+    one, *others = spec.agents
+    assert len(others) == 2 and (one.workspace, one.restart) == ("turns", "always")
+    assert (one.limits.memory, one.limits.cpu, one.limits.pids) == (1 << 30, 50, 100)
+    assert (one.home, one.tmp) == (64 << 20, 32 << 20)
+    assert spec.shares[-1].target == "/shared"
     assert spec.limits == Limits(
         memory=6 << 30, cpu=150, pids=500, io_weight=50, io_read=50 << 20, io_write=20 << 20
     )
-    assert spec.workspace.review and not spec.workspace.reviewed  # nothing to hold back
+    assert spec.workspace.review and not spec.reviewed  # nothing to hold back
     assert spec.workspace.read_only and spec.workspace.unprotect == (".git/config",)
     assert spec.workspace.mask == (".env", "*.key")
     assert spec.shares[0].writable

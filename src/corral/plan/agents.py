@@ -1,0 +1,134 @@
+"""The agents of a plan: each planned as if it was alone, from its own view of the spec. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ..errors import PlanError
+from ..host.facts import Facts
+from ..host.layout import Layout
+from ..host.layout import Workspace as Survey
+from ..spec import WORKSPACE, AgentSpec, Limits, Spec
+from . import guest, network, trees
+from .model import Agent, Machine, mounted
+
+_PERIOD = 100_000  # microseconds: the kernel's own default for cpu.max
+# What several agents have where nothing was said: one that takes all it can leaves room for others.
+_DEFAULT_PIDS = 2048
+_MAX_NAME = 63  # of a host (hostname(7): 64 with its end)
+
+
+def view(spec: Spec, agent: AgentSpec) -> Spec:
+    """The spec as it is for one agent: its workspace, its name, its environment, its network."""
+    workspace, name = spec.workspace, spec.name
+    if spec.several:
+        suffix = f"-{agent.number}"
+        name = name[: _MAX_NAME - len(suffix)] + suffix
+        workspace = msgspec.structs.replace(workspace, path=WORKSPACE, copy=spec.on_host(agent))
+    gateways = spec.gateways
+    if agent.gateways is not None:
+        gateways = tuple(each for each in gateways if each.name in agent.gateways)
+    environment = dict(spec.run.env) | dict(agent.env)
+    return msgspec.structs.replace(
+        spec,
+        name=name,
+        workspace=workspace,
+        run=msgspec.structs.replace(spec.run, env=tuple(environment.items())),
+        network=agent.network or spec.network,
+        gateways=gateways,
+        agents=(agent,),
+    )
+
+
+def build(
+    spec: Spec,
+    agent: AgentSpec,
+    facts: Facts,
+    layout: Layout,
+    environ: Mapping[str, str],
+    machine: Machine,
+    filters: Sequence[bytes],
+) -> Agent:
+    """One agent. layout: with the survey of its own workspace."""
+    number, count = agent.number, len(spec.agents)
+    own = view(spec, agent)
+    identity = guest.Identity(own, facts)
+    export = trees.agent(own, layout, number)
+    environment = guest.environment(own, facts, identity, dict(environ))
+    if count > 1:
+        environment.append(("CORRAL_AGENT", str(number)))
+    limits, home, tmp = _sizes(spec, agent)
+    kept = bool(spec.machine.disk)
+    return Agent(
+        number=number,
+        export=export,
+        jail={
+            "number": number,
+            "uid": export.uid,
+            "root": identity.root,
+            "inside_uid": identity.uid,
+            "inside_gid": identity.gid,
+            "uid_map": identity.map(number, identity.uid),
+            "gid_map": identity.map(number, identity.gid),
+        },
+        setup={
+            "number": number,
+            "hostname": own.name,
+            "export": mounted(export.tag, machine),
+            "parts": trees.writable_parts(own, layout),
+            "submounts": trees.targets(export),
+            "tree": guest.jail_tree(own, layout, identity, home=home, tmp=tmp),
+            "files": guest.etc_files(own, facts, identity),
+            "limits": group_files(limits),
+            "disk": kept,
+            "network": network.setup(own, agents=count),
+            "filters": [base64.b64encode(program).decode() for program in filters],
+        },
+        environment=tuple(environment),
+        workdir=spec.run.workdir or own.workspace.path,
+        watched=() if spec.workspace.read_only else layout.workspace.absent,
+        network=own.network,
+        gateways=tuple(each.name for each in own.gateways),
+        restart=agent.restart,
+    )
+
+
+def surveyed(layout: Layout, survey: Survey | None) -> Layout:
+    """The layout with an agent's own workspace, if it has one."""
+    return layout if survey is None else msgspec.structs.replace(layout, workspace=survey)
+
+
+def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int]:
+    """Limits, and the sizes of the home and /tmp in bytes; 0: the kernel's default.
+
+    Of several agents none is without: half of the machine's memory, of which half may be files in
+    the home, and half files in /tmp.
+    """
+    limits, home, tmp = agent.limits, agent.home, agent.tmp
+    if home is not None and spec.machine.disk:
+        raise PlanError(
+            f"the size of agent {agent.number}'s home cannot be limited: it is on the sandbox's "
+            "disk, which all share.",
+            hint="Leave out herd.home (--agent-home), or the disk (--disk).",
+        )
+    if not spec.several:
+        return limits, home or 0, tmp or 0
+    memory = limits.memory or spec.machine.memory // 2
+    limits = msgspec.structs.replace(limits, memory=memory, pids=limits.pids or _DEFAULT_PIDS)
+    room = memory // 2 // 4096 * 4096
+    return limits, home or room, tmp or room
+
+
+def group_files(limits: Limits) -> list[list[str]]:
+    """[file, text] in an agent's control group in the guest (cgroup-v2.rst)."""
+    found: list[list[str]] = []
+    if limits.memory:
+        found.append(["memory.max", str(limits.memory)])
+    if limits.cpu:
+        found.append(["cpu.max", f"{limits.cpu * _PERIOD // 100} {_PERIOD}"])
+    if limits.pids:
+        found.append(["pids.max", str(limits.pids)])
+    return found
