@@ -109,6 +109,16 @@ ALLOWED: dict[str, tuple[str, str]] = {
              "Architecture: all\\nMaintainer: a <a@b>\\nDescription: a\\n' > d/DEBIAN/control;"
              "dpkg-deb -b d a.deb >/dev/null; dpkg-deb -x a.deb x; echo works"),
     "tar": ("/usr/bin/tar", "tar -czf t.tgz file; tar -xzf t.tgz; echo works"),
+    "pip": ("/usr/bin/pip3", "pip3 list >/dev/null; python3 -m venv --without-pip v; echo works"),
+    "tmux": ("/usr/bin/tmux", "tmux -S ./t new-session -d 'sleep 9'; tmux -S ./t ls >/dev/null; "
+             "tmux -S ./t kill-server; echo works"),
+    "strace": ("/usr/bin/strace", "strace -f -o log sh -c 'true; true'; test -s log; echo works"),
+    "cmake": ("/usr/bin/cmake", "cmake --version >/dev/null; echo works"),
+    "rust": ("/usr/bin/rustc", "echo 'fn main() { std::thread::spawn(|| println!(\"works\"))"
+             ".join().unwrap() }' > m.rs; rustc m.rs; ./m"),
+    "go": ("/usr/bin/go", "printf 'package main\nfunc main() { c := make(chan int); go func() "
+           "{ c <- 1 }(); <-c; println(\"works\") }' > m.go; GOCACHE=$PWD/c go build m.go; "
+           "./m 2>&1"),
     "bash": ("/bin/bash", "bash -c 'coproc cat; for i in {1..20}; do (true) & done; wait %2; "
              "echo works'"),
 }  # fmt: skip

@@ -99,9 +99,15 @@ class Place:
         """
         with self._folder_of(path) as (folder, name):
             beside = temporary(path)
+            ours = look(folder, beside)
             try:
                 self._commit(folder, name, beside, allowed)
-            except BaseException:
+            except BaseException as error:
+                left = look(folder, beside)
+                if ours is not None and left is not None and not _is(left, ours):
+                    # Saved between the exchange and the one back: it is nobody's to throw away.
+                    reason = f"it was changed here meanwhile; what was saved then is at {beside}"
+                    raise BlockedError(reason) from error
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(beside, dir_fd=folder)
                 raise

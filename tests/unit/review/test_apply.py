@@ -288,6 +288,32 @@ def test_an_edit_between_the_look_and_the_exchange_survives(
     assert not [entry for entry in case.here.iterdir() if entry.name.endswith(RESERVED)]
 
 
+def test_what_is_saved_while_it_is_put_back_survives_too(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor saves twice: before the exchange, and before that is taken back."""
+    from corral.review import placing
+
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    real = placing._exchange
+    saved: list[bytes] = []
+
+    def late(folder: int, one: str, other: str) -> bool:
+        if other == "a":
+            saved.append(b"saved %d" % len(saved))
+            (case.here / "aside").write_bytes(saved[-1])
+            (case.here / "aside").rename(case.here / "a")
+        return real(folder, one, other)
+
+    monkeypatch.setattr(placing, "_exchange", late)
+    (conflict,) = case.apply().conflicts
+    assert conflict.change.path == "a" and len(saved) == 2
+    (kept,) = (path for path in case.here.iterdir() if path.name.endswith(RESERVED))
+    assert kept.name in conflict.standing.reason
+    assert {kept.read_bytes(), (case.here / "a").read_bytes()} == set(saved)
+
+
 def test_a_full_disk_leaves_everything_as_it_was(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
