@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -103,6 +104,23 @@ class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     message: str
     hint: str | None
     status: int
+
+
+def json_line(event: Event | dict[str, Any]) -> bytes:
+    """An event as a line of JSON that no terminal obeys, whoever reads it.
+
+    JSON's own escapes leave out DEL, the control characters from U+0080 on, and directions.
+    """
+    line = msgspec.json.encode(event)
+    if line.isascii() and b"\x7f" not in line:
+        return line + b"\n"
+    text = line.decode()
+    return "".join(c if c.isprintable() else _escaped(c) for c in text).encode() + b"\n"
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 Report = Callable[[Event], None]

@@ -12,10 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
 from ..errors import CorralError, ExecTimeoutError
-from ..events import Event, Exited, Output, Report, Started
+from ..events import Event, Exited, Output, Report, Started, json_line
 from ..proc import crash_point
 from . import terminal
 
@@ -99,7 +97,7 @@ def as_json(event: Event) -> None:
 
 
 def _line(event: Event) -> bytes:
-    return msgspec.json.encode(event) + b"\n"
+    return json_line(event)
 
 
 class Attachment:

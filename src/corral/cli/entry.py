@@ -127,12 +127,14 @@ def _open_standard_streams() -> None:
 
 def show(error: CorralError) -> None:
     """Print an error on standard error: what happened, the evidence, what to do next."""
+    from ..spec.text import harmless
+
     bold = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     mark = "\x1b[1;31merror:\x1b[0m" if bold else "error:"
     # Parts of a message may be a guest's words: what follows a newline must not look like ours.
-    lines = [f"corral: {mark} " + error.message.replace("\n", "\n  | ")]
+    lines = [error.message.replace("\n", "\n  | ")]
     if error.detail:
         lines += [f"  | {line}" for line in error.detail.splitlines()]
     if error.hint:
         lines.append(f"  {error.hint}")
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(f"corral: {mark} {harmless(chr(10).join(lines))}", file=sys.stderr, flush=True)

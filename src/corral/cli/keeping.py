@@ -23,6 +23,7 @@ from ..keeper.model import ALIVE, Request, planning_environment
 from ..keeper.notify import notify
 from ..keeper.store import Record
 from ..sandbox import host_facts, make_plan, prepare
+from ..spec.text import harmless
 from . import narration, terminal
 from .attach import as_json
 from .options import Wanted
@@ -147,7 +148,7 @@ def talk(name: str, action: Callable[[Kept], Awaitable[T]]) -> T:
 
 def say(text: str) -> None:
     """A line for a person, on standard error."""
-    print(f"corral: {text}", file=sys.stderr, flush=True)
+    print(f"corral: {harmless(text)}", file=sys.stderr, flush=True)
 
 
 def show_end(record: Record) -> None:

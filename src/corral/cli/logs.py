@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from .options import known_name
@@ -21,11 +23,13 @@ Examples:
 def command(name: str, follow: bool, console: bool) -> None:
     """Show what happened in sandbox NAME, also when it does not run any more."""
     from ..keeper.store import Record
+    from ..spec.text import harmless
     from . import narration, reading
 
     record = Record.find(name)
     if console:
-        reading.show([record], "console", follow=follow, write=reading.out)
+        write_console = reading.Plain() if sys.stdout.isatty() else reading.out
+        reading.show([record], "console", follow=follow, write=write_console)
         return
 
     def write(data: bytes) -> None:
@@ -35,4 +39,4 @@ def command(name: str, follow: bool, console: bool) -> None:
     reading.show([record], "events", follow=follow, write=write)
     problem = record.status().problem
     if problem is not None and not record.is_kept():
-        click.echo(f"It ended by itself: {problem.message}", err=True)
+        click.echo(f"It ended by itself: {harmless(problem.message)}", err=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..spec.text import printable
+from ..spec.text import harmless, printable
 
 _STATES = {
     "starting": "starting",
@@ -23,7 +23,7 @@ def line(event: Mapping[str, Any]) -> str:
     """One event, as it is in the event log, in words; its time first."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(event.get("time", 0))))
     tell = _TELL.get(str(event.get("event")), _other)
-    return f"{moment}  {tell(event)}"
+    return f"{moment}  {harmless(tell(event))}"
 
 
 def _state(event: Mapping[str, Any]) -> str:

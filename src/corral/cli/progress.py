@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..events import Event, Notice, Phase
+from ..spec.text import harmless
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -31,10 +32,10 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take one event."""
         if isinstance(event, Notice):
-            self._line(f"corral: {event.message}")
+            self._line(f"corral: {harmless(event.message)}")
         elif isinstance(event, Phase) and self._shown:
             with self._lock:
-                self._message = event.message
+                self._message = harmless(event.message)
                 if self._status is not None:
                     self._status.update(_plain(self._message))
                 elif self._timer is None:

@@ -7,6 +7,8 @@ import time
 
 import click
 
+from ..spec.text import harmless
+
 EPILOG = """\b
 Examples:
   corral ps              those that run
@@ -57,10 +59,10 @@ def _print(rows: list[dict[str, object]]) -> None:
     widths = [max(len(row[column]) for row in shown) for column in range(3)]
     for line in shown:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        click.echo("  ".join([*cells, line[3]]).rstrip())
+        click.echo(harmless("  ".join([*cells, line[3]]).rstrip()))
     for row in rows:
         if row.get("problem"):
-            click.echo(f"{row['name']}: {row['problem']}", err=True)
+            click.echo(harmless(f"{row['name']}: {row['problem']}"), err=True)
 
 
 def _ago(seconds: float) -> str:

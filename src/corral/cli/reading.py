@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from ..errors import CorralError
 from ..journal import contents, older
 from ..keeper.store import Record
+from ..spec.text import harmless
 from . import terminal
 
 What = Literal["events", "console"]
@@ -65,6 +67,18 @@ def parsed(data: bytes) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             found.append(event)
     return found
+
+
+class Plain:
+    """To a terminal, which nothing in it can drive. What a guest's kernel says may be anybody's."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, data: bytes) -> None:
+        """Write what came."""
+        text = self._decoder.decode(data).replace("\r\n", "\n")
+        out(harmless(text).encode())
 
 
 def out(data: bytes) -> None:

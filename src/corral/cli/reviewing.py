@@ -13,7 +13,7 @@ from ..review.model import Danger
 from ..review.patch import Counts, quoted
 from ..review.showing import Shown
 from ..review.store import Review
-from ..spec.text import printable
+from ..spec.text import harmless, printable
 
 _SAID = 100
 _HEADS = (b"+++", b"---", b"diff ", b"index ", b"new ", b"deleted ", b"old ")
@@ -168,4 +168,4 @@ def say_all(lines: Sequence[str]) -> None:
 
 def say(text: str) -> None:
     """A line for a person, on standard error."""
-    print(f"corral: {text}", file=sys.stderr, flush=True)
+    print(f"corral: {harmless(text)}", file=sys.stderr, flush=True)

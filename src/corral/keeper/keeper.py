@@ -23,6 +23,7 @@ from ..events import (
     Event,
     Notice,
     Report,
+    json_line,
 )
 from ..journal import Journal
 from ..plan import Plan
@@ -135,7 +136,7 @@ class Keeper:
         if isinstance(event, Connection):
             return
         line = {"time": round(time.time(), 3), "sandbox": self.name, **msgspec.to_builtins(event)}
-        self.journals["events"].write(msgspec.json.encode(line) + b"\n")
+        self.journals["events"].write(json_line(line))
         self._further(event)
 
     def on_change(self, listener: Callable[[State], None]) -> None:
