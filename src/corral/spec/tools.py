@@ -41,12 +41,12 @@ _COMPANIONS = {".cargo/bin": (".rustup",)}
 def program_folders(command: str, path_env: str, home: str) -> tuple[str, ...]:
     """The folders below `home` that `command` needs, found through `path_env`; () when it is not
     there or is outside the home (and so in the sandbox anyway)."""
-    program = _find(command, path_env)
+    program = find_program(command, path_env)
     if program is None or home in ("", "/"):
         return ()
     homes = tuple(dict.fromkeys((os.path.normpath(home), os.path.realpath(home))))
     folders: list[str] = []
-    for path in _chain(program):
+    for path in program_chain(program):
         for each in homes:
             if path.startswith(each + "/"):
                 folders += _roots(path[len(each) + 1 :], homes[0])
@@ -56,7 +56,7 @@ def program_folders(command: str, path_env: str, home: str) -> tuple[str, ...]:
 
 def is_on_path(command: str, path_env: str) -> bool:
     """Whether `command` is an executable file on the search path."""
-    return _find(command, path_env) is not None
+    return find_program(command, path_env) is not None
 
 
 def missing_program_hint(command: str, path_env: str, home: str) -> str | None:
@@ -83,7 +83,8 @@ def _quoted(path: str) -> str:
     return "~/" + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
-def _find(command: str, path_env: str) -> str | None:
+def find_program(command: str, path_env: str) -> str | None:
+    """The executable file that `command` is on the search path; None when there is none."""
     if "/" in command:
         candidates = [command] if command.startswith("/") else []
     else:
@@ -95,7 +96,7 @@ def _find(command: str, path_env: str) -> str | None:
     return None
 
 
-def _chain(program: str) -> list[str]:
+def program_chain(program: str) -> list[str]:
     """`program`, every link on the way to its file, and the interpreter that a script names."""
     chain = [program]
     for _ in range(20):
