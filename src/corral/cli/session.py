@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..agents import is_known
 from ..errors import CommandNotFoundError, CorralError
 from ..events import Failed, Notice, Phase, Report, Started
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, Sandbox, host_facts, make_plan, prepare, start, sweep
 from ..sandbox.appearances import Watch
-from ..spec import Spec, load_spec, missing_program_hint
+from ..spec import Extra, Spec, load_spec, missing_program_hint
 from . import terminal
+from .asked import Asked, prepared
 from .attach import Attachment, Command, as_json
 from .options import Wanted
 from .progress import Progress
@@ -25,13 +27,14 @@ from .refusals import Refusals
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line says. began: time.monotonic()."""
+    """What the command line says. began: time.monotonic(). agent: the one to run, if it is one."""
 
     argv: tuple[str, ...]
     wanted: Wanted
     terminal: bool | None
     stdin: bool
     began: float
+    agent: Asked | None = None
 
 
 def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
@@ -40,7 +43,11 @@ def run(request: Request, folder: Path, environ: Mapping[str, str]) -> int:
     progress = Progress()
     report: Report = as_json if wanted.as_json else progress
     try:
-        spec = wanted_spec(wanted, folder, environ, report, alone=True)
+        extra = None
+        if request.agent is not None:
+            extra, argv = prepared(request.agent, wanted, folder, environ, report)
+            request = dataclasses.replace(request, argv=argv)
+        spec = wanted_spec(wanted, folder, environ, report, alone=True, extra=extra)
         facts = host_facts(report, assume_yes=wanted.assume_yes)
         with reviewed(spec, report) as spec:
             plan = make_plan(spec, facts, environ)
@@ -69,10 +76,11 @@ def wanted_spec(
     report: Report,
     *,
     alone: bool = False,
+    extra: Extra | None = None,
 ) -> Spec:
     """The Spec of a new sandbox on `folder`; its warnings are reported. Raises ConfigError.
 
-    alone: it has one agent, whatever files say of several.
+    alone: it has one agent, whatever files say of several. extra: what a recipe adds.
     """
     spec = load_spec(
         folder,
@@ -82,6 +90,7 @@ def wanted_spec(
         force=wanted.force,
         capacity=capacity(),
         alone=alone,
+        extra=extra,
     )
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))
@@ -180,7 +189,10 @@ class _Session:
         )
 
     def _with_tool_hint(self, error: CommandNotFoundError) -> CommandNotFoundError:
+        command = self._request.argv[0]
         hint = missing_program_hint(
-            self._request.argv[0], self._environ.get("PATH", ""), self._parts.facts.user.home
+            command, self._environ.get("PATH", ""), self._parts.facts.user.home
         )
+        if self._request.agent is None and is_known(command):
+            hint = f"To run the agent, installed where it is missing: corral run {command}"
         return CommandNotFoundError(error.message, hint=hint or error.hint)

@@ -7,10 +7,12 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ..agents.images import held
 from ..errors import ExecError
 from ..events import Notice, Report
 from ..plan import Plan
 from ..proc import Helpers
+from ..proc.bwrap import Bind
 from ..templates import Template
 from .attempt import Attempt
 from .disk import Disk, opened
@@ -57,6 +59,10 @@ async def start(
     limit = BOOT_TIMEOUT[accel] if boot_timeout is None else boot_timeout
     restore_limit = RESTORE_TIMEOUT[accel] if restore_timeout is None else restore_timeout
     async with contextlib.AsyncExitStack() as stack:
+        # Programs that corral installed stay while they are in use.
+        stack.enter_context(
+            held(step.source for step in plan.toolbox.tree if isinstance(step, Bind))
+        )
         # First: a port that is in use is found before anything is started.
         ports = await stack.enter_async_context(Ports(plan.network.publish))
         for notice in ports.chosen():
