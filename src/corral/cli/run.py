@@ -24,8 +24,8 @@ Examples:
   corral run --review claude -- -p 'fix the failing test'
 
 \b
-CMD is an agent when corral has a recipe for it (corral agent list); after -- it is a plain command:
-corral run -- claude.
+CMD is an agent when corral has a recipe for it (corral agent list); after -- it is a plain
+command: corral run -- claude.
 
 \b
 Exit status: the command's; 128+n when signal n ended it; 124 after --timeout; 125 when corral
