@@ -10,6 +10,7 @@ obeyed or followed by the host.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -65,15 +66,21 @@ def ensure_home(recipe: Recipe, workspace: str, number: int = 1) -> Home:
     return Home(folder, tuple(places))
 
 
-def seed(recipe: Recipe, home: Home) -> list[str]:
-    """Write the recipe's settings files that are absent; the paths that links keep from it."""
+def seed(recipe: Recipe, home: Home, workspace: str) -> list[str]:
+    """Write the recipe's settings files that are absent; the paths that links keep from it.
+
+    {workspace} in them stands for the project's folder, as it is written in a string of JSON.
+    """
     skipped = []
+    project = json.dumps(workspace)[1:-1]
     for path, content in recipe.table.files.items():
         *folders, name = path.removeprefix("~/").split("/")
         assert place_of(path, recipe.table.state) is not None  # validated
         try:
             with beneath.opened(home.root, folders, make=True) as folder:
-                beneath.write_new(folder, name, content.lstrip("\n").encode())
+                beneath.write_new(
+                    folder, name, content.lstrip("\n").replace("{workspace}", project).encode()
+                )
         except FileExistsError:
             continue
         except (beneath.LinkedError, OSError):

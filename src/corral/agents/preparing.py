@@ -35,7 +35,7 @@ def prepare(
         from .importing import import_settings as imported
 
         imported(recipe, home, loaded.place.workspace, guest_home(loaded), environ, report)
-    for path in homes.seed(recipe, home):
+    for path in homes.seed(recipe, home, loaded.place.workspace):
         report(
             Notice(
                 level="warning",

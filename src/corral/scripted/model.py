@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 Pace = Callable[[int], Awaitable[None]]
@@ -59,12 +60,23 @@ class Seen:
         return bool(asked.get("tools")) or any(map(_has_tools, _parts(asked.get("input"))))
 
     @property
-    def results(self) -> int:
-        """How many results of calls are in the conversation, in whichever dialect."""
-        asked = self.asked
-        return sum(map(_is_result, _parts(asked.get("messages")))) + sum(
-            map(_is_result, _parts(asked.get("input")))
-        )
+    def results(self) -> tuple[str, ...]:
+        """What tools answered, in order, as far as it is text; in whichever dialect."""
+        return results(self.asked)
+
+
+def results(asked: Mapping[str, object]) -> tuple[str, ...]:
+    """The results of calls in the conversation that a body holds."""
+    parts = chain(_parts(asked.get("messages")), _parts(asked.get("input")))
+    return tuple(
+        _text(part.get("output", part.get("content"))) for part in parts if _is_result(part)
+    )
+
+
+def _text(content: object) -> str:
+    if isinstance(content, list):
+        return "\n".join(_text(each.get("text")) for each in content if isinstance(each, dict))
+    return content if isinstance(content, str) else ""
 
 
 def _parts(messages: object) -> Iterator[Mapping[str, object]]:
@@ -72,7 +84,8 @@ def _parts(messages: object) -> Iterator[Mapping[str, object]]:
     for message in messages if isinstance(messages, list) else ():
         if isinstance(message, dict):
             yield message
-            yield from _parts(message.get("content"))
+            if not _is_result(message):
+                yield from _parts(message.get("content"))
 
 
 def _has_tools(part: Mapping[str, object]) -> bool:

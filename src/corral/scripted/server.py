@@ -105,7 +105,7 @@ class Models:
         if self.replies:
             return self.replies.popleft()
         if self.script and seen.offers_tools:
-            return self.script[min(seen.results, len(self.script) - 1)]
+            return self.script[min(len(seen.results), len(self.script) - 1)]
         return self.default
 
     async def _answer(self, client: Client, seen: Seen, reply: Reply) -> None:

@@ -43,7 +43,7 @@ async def test_a_conversation_finds_its_place_in_the_script(path: str) -> None:
     assert "Bash" in json.dumps(first) and first == again
     assert "Done." in json.dumps(second) and "Bash" not in json.dumps(second["model"])
     assert "Hello" in json.dumps(aside)
-    assert [seen.results for seen in models.seen] == [0, 0, 1, 0]
+    assert [seen.results for seen in models.seen] == [(), (), ("x",), ()]
 
 
 async def test_what_is_laid_ready_goes_before_the_script() -> None:
@@ -96,7 +96,7 @@ def test_nothing_that_is_no_conversation_has_results_of_tools() -> None:
     )
     for body in bodies:
         seen = Seen("POST", "/v1/messages", "", {}, body)
-        assert seen.results == 0 and not seen.offers_tools
+        assert seen.results == () and not seen.offers_tools
 
 
 def test_as_a_program_it_tells_what_it_was_asked() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import abc
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..model import Reply
+from ..model import Reply, results
 
 
 class Dialect(abc.ABC):
@@ -36,3 +36,10 @@ def words(text: str) -> list[str]:
     """A text in the pieces in which it is streamed."""
     *first, last = text.split(" ")
     return [word + " " for word in first] + [last]
+
+
+def numbered(
+    asked: Mapping[str, Any], reply: Reply
+) -> Iterator[tuple[int, tuple[str, Mapping[str, object] | str]]]:
+    """The calls of a reply, with numbers that none in the conversation so far has."""
+    return enumerate(reply.tools, len(results(asked)))

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model import Reply
-from .base import Dialect, event, words
+from .base import Dialect, event, numbered, words
 
 
 class ChatCompletions(Dialect):
     """https://platform.openai.com/docs/api-reference/chat."""
 
-    def _calls(self, reply: Reply) -> list[dict[str, Any]]:
+    def _calls(self, asked: Mapping[str, Any], reply: Reply) -> list[dict[str, Any]]:
         return [
             {
                 "id": f"call_{place}",
                 "type": "function",
                 "function": {"name": name, "arguments": json.dumps(given)},
             }
-            for place, (name, given) in enumerate(reply.tools)
+            for place, (name, given) in numbered(asked, reply)
         ]
 
     def _usage(self, reply: Reply) -> Mapping[str, object]:
@@ -29,7 +29,7 @@ class ChatCompletions(Dialect):
     def whole(self, asked: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.tools:
-            message["tool_calls"] = self._calls(reply)
+            message["tool_calls"] = self._calls(asked, reply)
         finish = "tool_calls" if reply.tools else "stop"
         return {
             "id": "chatcmpl-1",
@@ -56,7 +56,7 @@ class ChatCompletions(Dialect):
 
         said = [chunk({"role": "assistant", "content": ""})]
         said += [chunk({"content": word}) for word in words(reply.text)]
-        for place, call in enumerate(self._calls(reply)):
+        for place, call in enumerate(self._calls(asked, reply)):
             empty = {**call, "index": place, "function": {**call["function"], "arguments": ""}}
             said.append(chunk({"tool_calls": [empty]}))
             for piece in words(call["function"]["arguments"]):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model import Reply
-from .base import Dialect, event, words
+from .base import Dialect, event, numbered, words
 
 
 class AnthropicMessages(Dialect):
@@ -20,7 +20,7 @@ class AnthropicMessages(Dialect):
         content: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
         content += [
             {"type": "tool_use", "id": f"toolu_{place}", "name": name, "input": given}
-            for place, (name, given) in enumerate(reply.tools)
+            for place, (name, given) in numbered(asked, reply)
         ]
         return {
             "id": "msg_1",

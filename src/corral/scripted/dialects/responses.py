@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model import Reply
-from .base import Dialect, event, words
+from .base import Dialect, event, numbered, words
 
 
 class OpenAIResponses(Dialect):
@@ -24,7 +24,7 @@ class OpenAIResponses(Dialect):
                 "content": [text],
             }
         ]
-        output += [_call(place, name, given) for place, (name, given) in enumerate(reply.tools)]
+        output += [_call(place, name, given) for place, (name, given) in numbered(asked, reply)]
         return {
             "id": "resp_1",
             "object": "response",
