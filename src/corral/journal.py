@@ -5,23 +5,76 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 LIMIT = 1 << 20  # bytes of a file before it becomes the older one, of which there is one
 READ_SIZE = 1 << 16
+SYNC_SECONDS = 1.0  # so much is lost at most when the host goes down
+
+
+class Syncing:
+    """Has the disk take what was written to some journals, once a second while there is more."""
+
+    def __init__(self) -> None:
+        self._changed: set[Journal] = set()
+        self._left: list[int] = []  # files that have become the older part
+        self._more = asyncio.Event()
+
+    def wrote(self, journal: Journal) -> None:
+        """There is more in it."""
+        self._changed.add(journal)
+        self._more.set()
+
+    def turned(self, fd: int) -> None:
+        """Nothing more is written there: to be synced and closed."""
+        self._left.append(fd)
+        self._more.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            await asyncio.sleep(SYNC_SECONDS)  # together with what comes meanwhile
+            descriptors = [*self._left, *(journal.descriptor() for journal in self._changed)]
+            self._changed.clear()
+            self._left.clear()
+            await asyncio.to_thread(_sync, descriptors)
+
+    def close(self) -> None:
+        """Close what is left."""
+        _sync(self._left)
+        self._left.clear()
+
+
+def _sync(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the next write tells
+                os.fdatasync(fd)
+            os.close(fd)
 
 
 class Journal:
     """A file that grows to `limit` bytes, then takes the place of NAME.1.
 
     Nothing it does raises OSError: a full disk must not end a sandbox. failure: what went wrong
-    last, or None.
+    last, or None. first: what every new file begins with. syncing: told of each write.
     """
 
-    def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limit: int = LIMIT,
+        first: Callable[[], bytes] | None = None,
+        syncing: Syncing | None = None,
+    ) -> None:
         self._path = path
         self._limit = limit
+        self._first = first
+        self._syncing = syncing
         self._fd = -1
         self._size = 0
         self._dropped = 0  # bytes that were in files before this one
@@ -29,6 +82,7 @@ class Journal:
         self._closed = False
         self.failure: str | None = None
         self._open()
+        self._begin()
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -45,21 +99,42 @@ class Journal:
         try:
             if self._size and self._size + len(data) > self._limit:
                 self._turn()
-            view = memoryview(data)
-            while view:
-                written = os.write(self._fd, view)
-                self._size += written
-                view = view[written:]
+                self._begin()
+            self._put(data)
         except OSError as error:
             self.failure = str(error)
         self._wake()
+
+    def _begin(self) -> None:
+        """What every file begins with."""
+        if self._first is not None and self._fd >= 0 and not self._size:
+            try:
+                self._put(self._first())
+            except OSError as error:
+                self.failure = str(error)
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            self._size += written
+            view = view[written:]
+        if self._syncing is not None:
+            self._syncing.wrote(self)
+
+    def descriptor(self) -> int:
+        """One more descriptor of the file, or -1: for `Syncing`."""
+        return os.dup(self._fd) if self._fd >= 0 else -1
 
     def _turn(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # somebody has removed it: begin anew
             # Else another sandbox of this name, which runs at the same time, has turned already.
             if os.path.samestat(os.fstat(self._fd), self._path.stat()):
                 self._path.replace(older(self._path))
-        os.close(self._fd)
+        if self._syncing is not None:
+            self._syncing.turned(self._fd)
+        else:
+            os.close(self._fd)
         self._fd = -1
         self._dropped += self._size
         self._open()
@@ -96,7 +171,10 @@ class Journal:
     def close(self) -> None:
         """Write no more; those who follow come to an end."""
         if self._fd >= 0:
-            os.close(self._fd)
+            if self._syncing is not None:
+                self._syncing.turned(self._fd)
+            else:
+                os.close(self._fd)
             self._fd = -1
         self._closed = True
         self._wake()

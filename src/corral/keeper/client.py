@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from ..channel import Channel, Execution, Reason, Stream
 from ..errors import (
@@ -24,12 +26,22 @@ from ..sandbox.ports import Port
 from . import messages
 from .door import SOCKET, peer_uid
 from .model import VERSION, Problem
+from .sessions import Info
 from .store import Record
 
 T = TypeVar("T")
+Session = tuple[int, str]  # an agent's number, and the name
 
 _CALL_TIME = 90.0  # seconds: longer than the keeper waits for its guest
 _SETTLING = 5.0  # seconds for the reason of an end to come, which is looked for in many logs
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A session that is attached, until `stream` is ended. over: its status, once it has ended."""
+
+    stream: Stream
+    over: asyncio.Future[int | None]
+    resize: Callable[[int, int], Awaitable[None]]
 
 
 class Kept:
@@ -43,7 +55,9 @@ class Kept:
         self._why_gone = why_gone
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self._next = 1
+        self._ends: dict[int, asyncio.Future[int | None]] = {}
         channel.handle("exited", self._exited)
+        channel.handle("session-over", self._session_over)
         channel.handle("gone", self._gone)
 
     def _exited(self, params: dict[str, object]) -> None:
@@ -52,6 +66,14 @@ class Kept:
             raise ChannelError("the keeper reported an end of a command that makes no sense.")
         future = self._statuses.pop(number, None)
         if future is not None and not future.done():  # else nobody waits for it any more
+            future.set_result(status)
+
+    def _session_over(self, params: dict[str, object]) -> None:
+        number, status = params.get("attachment"), params.get("status")
+        if type(number) is not int or not (status is None or type(status) is int):
+            raise ChannelError("the keeper reported an end of a session that makes no sense.")
+        future = self._ends.pop(number, None)
+        if future is not None and not future.done():
             future.set_result(status)
 
     def _gone(self, params: dict[str, object]) -> None:
@@ -164,6 +186,86 @@ class Kept:
         await self._call("follow", {"what": what, "stream": stream.id})
         await stream.end()
         return stream
+
+    # Sessions
+
+    async def sessions(self) -> tuple[Info, ...]:
+        """Those that there are."""
+        return messages.read(await self._object("sessions"), messages.Sessions).sessions
+
+    async def open_session(
+        self,
+        session: Session,
+        argv: Sequence[str],
+        *,
+        size: tuple[int, int],
+        environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+    ) -> bool:
+        """Start a program in a session of its own; False when there is one of that name already.
+
+        size: rows, columns. Raises as `exec`, and UsageError for a name that is none.
+        """
+        call = messages.OpenCall(
+            agent=session[0],
+            session=session[1],
+            argv=[messages.packed(item) for item in argv],
+            environment={
+                messages.packed(name): messages.packed(value)
+                for name, value in (environment or {}).items()
+            },
+            workdir=None if workdir is None else messages.packed(workdir),
+            terminal=size,
+        )
+        answer = await self._call("session-open", messages.write(call))
+        return isinstance(answer, dict) and answer.get("opened") is True
+
+    async def attach_session(
+        self, session: Session, size: tuple[int, int], *, watch: bool = False
+    ) -> Attachment:
+        """See a session, and type. Raises SandboxStateError when there is none of that name."""
+        stream = self._channel.open_stream()
+        number, self._next = self._next, self._next + 1
+        over: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._ends[number] = over
+        call = messages.AttachCall(
+            attachment=number,
+            agent=session[0],
+            session=session[1],
+            stream=stream.id,
+            rows=size[0],
+            columns=size[1],
+            watch=watch,
+        )
+
+        async def resize(rows: int, columns: int) -> None:
+            size = {"attachment": number, "rows": rows, "columns": columns}
+            await self._call("session-resize", size)
+
+        try:
+            await self._call("session-attach", messages.write(call))
+        except BaseException:
+            self._ends.pop(number, None)
+            stream.reset("it is not attached")
+            raise
+        return Attachment(stream, over, resize)
+
+    async def capture_session(self, session: Session, *, history: int = 0) -> str:
+        """Its screen as text, after so many lines that have left it."""
+        answer = await self._session("session-capture", session, history=history)
+        text = answer.get("text") if isinstance(answer, dict) else None
+        return text if isinstance(text, str) else ""
+
+    async def type_in_session(self, session: Session, data: bytes) -> None:
+        """Press these keys, as a terminal would send them."""
+        await self._session("session-type", session, data=data.decode("latin-1"))
+
+    async def end_session(self, session: Session) -> None:
+        """Close its terminal; its program is killed if it stays."""
+        await self._session("session-end", session)
+
+    async def _session(self, method: str, session: Session, **more: Any) -> object:
+        return await self._call(method, {"agent": session[0], "session": session[1], **more})
 
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""

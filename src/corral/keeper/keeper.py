@@ -25,12 +25,16 @@ from ..events import (
     Report,
     json_line,
 )
-from ..journal import Journal
+from ..journal import Journal, Syncing
+from ..paths import log_dir
 from ..plan import Plan
 from ..policy import Publish
 from ..sandbox import Execution, Usage
 from ..sandbox.ports import Port, shown
+from ..terminals.recordings import RECORDINGS
 from .model import State
+from .running import Running
+from .sessions import Sessions
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
 _SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
@@ -93,16 +97,6 @@ class Saver(Protocol):
         """One for copies to go on from."""
 
 
-class Running(msgspec.Struct):
-    """A command that runs. argv: shortened, printable. over: set when it runs no more."""
-
-    number: int
-    argv: tuple[str, ...]
-    since: float
-    execution: Execution
-    over: asyncio.Event
-
-
 class Keeper:
     """What all clients of one sandbox share. box: the sandbox, while it is up."""
 
@@ -115,6 +109,8 @@ class Keeper:
         self.running: dict[int, Running] = {}
         self.stopping = asyncio.Event()
         self.grace = STOP_GRACE
+        self.syncing = Syncing()
+        self.sessions = Sessions(self, lambda: log_dir(name) / RECORDINGS, self.syncing)
         self._numbers = itertools.count(1)
         self._further = report
         self._changing = asyncio.Lock()  # pause, resume, save
@@ -269,6 +265,7 @@ class Keeper:
                 if self.state == "paused" and self.box is not None:
                     await self.box.resume()
         self.become("stopping")
+        await self.sessions.hang_up()
         for running in list(self.running.values()):
             await _bounded(running.execution.signal(signal.SIGTERM, group=True))
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
@@ -325,6 +322,7 @@ class Keeper:
                 {"command": each.number, "argv": list(each.argv), "since": each.since}
                 for each in self.running.values()
             ],
+            "sessions": msgspec.to_builtins(self.sessions.listed()),
             "log_failure": next(
                 (each.failure for each in self.journals.values() if each.failure), None
             ),

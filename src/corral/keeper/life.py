@@ -256,6 +256,7 @@ class _Life:
         self._holding.close()
         self._events.close()
         self._console.close()
+        self._keeper.syncing.close()
 
 
 def progress_only(report: Report) -> Report:

@@ -15,7 +15,15 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     publish {publish}, unpublish {port, address}   -> Port
     published {}                                   -> Published
     follow  {what, stream}                         -> {}, then the stream carries a log
+    sessions {}                                    -> Sessions
+    session-open    OpenCall                       -> {opened}: false when it was there already
+    session-attach  AttachCall                     -> {}, then the stream carries a terminal
+    session-resize  {attachment, rows, columns}    -> {}
+    session-type    {agent, session, data}         -> {}
+    session-capture {agent, session, history}      -> {text}
+    session-end     {agent, session}               -> {}
 
+    session-over {attachment, status}   its program ended; status: null when that is not known
     exited  {exec, status}       a command of this client's ended, all its output is under way
     gone    {problem}            the sandbox ends; the last message
 
@@ -34,6 +42,7 @@ from ..errors import ChannelError
 from ..policy import Publish
 from ..sandbox.ports import Port
 from .model import State
+from .sessions import Info
 
 FAILED = -32000  # JSON-RPC 2.0: implementation-defined server errors
 UNKNOWN_METHOD = -32601
@@ -151,6 +160,55 @@ class Published(_Message, frozen=True, kw_only=True):
     """The ports of the host that lead into the sandbox."""
 
     ports: tuple[Port, ...]
+
+
+class OpenCall(_Message, frozen=True, kw_only=True):
+    """Start a program in a session of its own, unless there is one of that name."""
+
+    agent: int
+    session: str
+    argv: list[str]
+    environment: dict[str, str]
+    terminal: tuple[int, int]
+    workdir: str | None = None
+
+
+class AttachCall(_Message, frozen=True, kw_only=True):
+    """Show a session on a stream, and type what comes there. attachment: the client's number.
+
+    watch: what comes does not count.
+    """
+
+    attachment: int
+    agent: int
+    session: str
+    stream: int
+    rows: int
+    columns: int
+    watch: bool = False
+
+
+class ResizeSessionCall(_Message, frozen=True, kw_only=True):
+    """An attached window has another size."""
+
+    attachment: int
+    rows: int
+    columns: int
+
+
+class SessionCall(_Message, frozen=True, kw_only=True):
+    """Something with a session. history: lines that have left the screen. data: packed bytes."""
+
+    agent: int
+    session: str
+    history: int = 0
+    data: str = ""
+
+
+class Sessions(_Message, frozen=True, kw_only=True):
+    """Those that there are."""
+
+    sessions: tuple[Info, ...]
 
 
 class FollowCall(_Message, frozen=True, kw_only=True):

@@ -28,8 +28,10 @@ from ..errors import (
     StreamResetError,
 )
 from . import messages
-from .keeper import Keeper, Running
+from .keeper import Keeper
 from .model import VERSION, Problem
+from .running import Running
+from .session_calls import SessionCalls
 
 _STREAMS = ({"stdin", "stdout", "stderr"}, {"stdin", "stdout"})  # without and with a terminal
 MAX_PENDING = 1024  # requests of one client that wait for their answer
@@ -54,6 +56,7 @@ class Peer:
         self._greeted = False
         self._pending = 0
         self._channel: ServedChannel
+        self._sessions = SessionCalls(keeper.sessions, spawn, self._refuse)
         self._methods: dict[str, Callable[[dict[str, Any]], Coroutine[object, object, Any]]] = {
             "hello": self._greet,
             "signal": self._signal,
@@ -71,6 +74,7 @@ class Peer:
             "publish": self._publish,
             "unpublish": self._unpublish,
             "published": self._published,
+            **self._sessions.methods,
         }
 
     async def serve(self, sock: socket.socket) -> None:
@@ -107,6 +111,9 @@ class Peer:
             stream = self._channel.register(follow.stream)
             self._channel.answer(request.id, {})
             self._spawn(self._follow(follow, stream), "follow")
+        elif request.method == "session-attach":
+            attaching = self._sessions.requested(self._channel, request.id, request.params)
+            self._spawn(attaching, "attached")
         elif request.method in self._methods:
             self._greeted = True
             self._pending += 1

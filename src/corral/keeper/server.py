@@ -47,6 +47,7 @@ class Server:
                 ) from error
             listener.setblocking(False)
             self._spawn(self._accept(listener), "accept")
+            self._spawn(self._keeper.syncing.run(), "sync")
             try:
                 yield
             finally:
