@@ -11,6 +11,8 @@ VERBS = {
     "up": ("up", "Start a sandbox on the current folder, and keep it."),
     "exec": ("exec", "Run a command in a sandbox that is kept."),
     "shell": ("shell", "Open a shell in a sandbox that is kept."),
+    "attach": ("attaching", "Open a terminal of an agent that stays when you leave it."),
+    "replay": ("replay", "Play a recording of an agent's terminal."),
     "diff": ("diff", "Show what a sandbox under review has changed."),
     "apply": ("apply", "Apply changes of a sandbox under review to your folder."),
     "discard": ("discard", "Throw changes of a sandbox under review away."),

@@ -103,7 +103,7 @@ def main() -> NoReturn:
     except click.UsageError as error:
         error.show()
         # What is wrong about these must not look like the status of the command it was to run.
-        of_a_command = cli.called in ("run", "exec", "shell", "jail")
+        of_a_command = cli.called in ("run", "exec", "shell", "attach", "jail")
         status = CorralError.exit_status if of_a_command else error.exit_code
     except click.ClickException as error:
         error.show()

@@ -82,7 +82,9 @@ class Viewer:
     over: the session has ended.
     """
 
-    def __init__(self, session: Session, stream: Stream, size: tuple[int, int], watches: bool):
+    def __init__(
+        self, session: Session, stream: Stream, size: tuple[int, int], *, watches: bool
+    ) -> None:
         self.size = size
         self.watches = watches
         self._session = session
@@ -225,14 +227,14 @@ class Session:
             await self._inputs.put(data[at : at + _INPUT_SIZE])
 
     async def end(self) -> None:
-        """As if its window were closed; a program that stays is killed."""
-        with contextlib.suppress(CorralError):
+        """As if its window were closed; what stays of its program is killed, with all it started.
+
+        Raises CorralError when that cannot be.
+        """
+        with contextlib.suppress(CorralError, TimeoutError):
             await self.hang_up()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.running.over.wait(), _HANG_UP_SECONDS)
-                return
-            await self.execution.signal(signal.SIGKILL, group=True)
-        self.execution.stdout.reset("the session was ended")
+            await asyncio.wait_for(self.running.over.wait(), _HANG_UP_SECONDS)
+        await self.execution.end()
 
     async def hang_up(self) -> None:
         """SIGHUP, which shells take as their end. Raises CorralError."""
@@ -242,7 +244,7 @@ class Session:
 
     def attach(self, stream: Stream, size: tuple[int, int], *, watches: bool) -> Viewer:
         """One more. It counts until `detach`."""
-        viewer = Viewer(self, stream, size, watches)
+        viewer = Viewer(self, stream, size, watches=watches)
         self._viewers.insert(0 if watches else len(self._viewers), viewer)
         self._fit()
         return viewer

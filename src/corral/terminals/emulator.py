@@ -171,13 +171,18 @@ class Emulator:
             case "=" | ">":
                 self.keypad = sequence == "="
                 self._pass(f"\x1b{sequence}")
+            case "(0" | "(B" | "(A" | ")0" | ")B" | ")A":
+                self._lines[sequence[0] == ")"] = sequence[1] == "0"
+            case _:
+                self._rarer(sequence)
+
+    def _rarer(self, sequence: str) -> None:
+        match sequence:
             case "c":
                 self._reset()
             case "#8":
-                screen.fill()
+                self.screen.fill()
                 self._pass(self.draw())
-            case "(0" | "(B" | "(A" | ")0" | ")B" | ")A":
-                self._lines[sequence[0] == ")"] = sequence[1] == "0"
             case "Z":
                 self._identify()
             case "\\":

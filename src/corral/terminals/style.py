@@ -31,38 +31,40 @@ def number(text: str) -> int:
 
 def changed(pen: Pen, parameters: str) -> Pen:
     """The pen after `CSI parameters m`. What is not known changes nothing."""
-    attributes, fg, bg = set(pen.attributes), pen.fg, pen.bg
     items = parameters.split(";", MAX_PARAMETERS)[:MAX_PARAMETERS]
     at = 0
     while at < len(items):
         code, *more = items[at].split(":")
         at += 1
         value = number(code)
-        if value == 0:
-            attributes, fg, bg = set(), "", ""
-        elif value == 4 and more:  # kinds of underline; 4:0 is none
-            attributes = attributes - {"4"} if number(more[0]) == 0 else attributes | {"4"}
-        elif value in _ON:
-            attributes.add(_ON[value])
-        elif value in _OFF:
-            attributes -= set(_OFF[value])
-        elif value in (38, 48, 58):
-            if not more:
-                more, at = _following(items, at)
-            colour = _colour(value, more)
-            if value == 38:
-                fg = colour or fg
-            elif value == 48:
-                bg = colour or bg
-        elif 30 <= value <= 37 or 90 <= value <= 97:
-            fg = str(value)
-        elif 40 <= value <= 47 or 100 <= value <= 107:
-            bg = str(value)
-        elif value == 39:
-            fg = ""
-        elif value == 49:
-            bg = ""
-    return Pen("".join(sorted(attributes)), fg, bg)
+        if value in (38, 48, 58) and not more:
+            more, at = _following(items, at)
+        pen = _one(pen, value, more)
+    return pen
+
+
+def _one(pen: Pen, value: int, more: list[str]) -> Pen:
+    """more: what belongs to the value, after colons."""
+    if value == 0:
+        return Pen()
+    if value in (38, 39) or 30 <= value <= 37 or 90 <= value <= 97:
+        return Pen(pen.attributes, _coloured(pen.fg, value, more, 39), pen.bg)
+    if value in (48, 49) or 40 <= value <= 47 or 100 <= value <= 107:
+        return Pen(pen.attributes, pen.fg, _coloured(pen.bg, value, more, 49))
+    on = set(pen.attributes)
+    if value == 4 and more and number(more[0]) == 0:  # 4:3 and the like are kinds of it
+        on -= {"4"}
+    elif value in _ON:
+        on.add(_ON[value])
+    else:
+        on -= set(_OFF.get(value, ""))
+    return Pen("".join(sorted(on)), pen.fg, pen.bg)
+
+
+def _coloured(before: str, value: int, more: list[str], default: int) -> str:
+    if value == default:
+        return ""
+    return (_colour(value, more) or before) if value == default - 1 else str(value)
 
 
 def _following(items: list[str], at: int) -> tuple[list[str], int]:

@@ -99,6 +99,7 @@ class Program:
         self.stdin, self.stdout, self.stderr = Pipe(given_up_is_end=True), Pipe(), Pipe()
         self.signals: asyncio.Queue[tuple[int, bool]] = asyncio.Queue()
         self.sizes: list[tuple[int, int]] = []
+        self.ended = False
 
 
 Script = Callable[[Program], Awaitable[int]]
@@ -124,6 +125,10 @@ class ScriptedExecution:
 
     async def signal(self, number: int, *, group: bool = False) -> None:
         self._program.signals.put_nowait((number, group))
+
+    async def end(self) -> None:
+        self._program.ended = True
+        self._program.signals.put_nowait((9, True))
 
     async def resize(self, rows: int, columns: int) -> None:
         self._program.sizes.append((rows, columns))

@@ -62,7 +62,7 @@ def test_wide_and_combined_characters_take_the_cells_that_they_take() -> None:
     found = emulator("日本e\u0301x")
     assert found.screen.x == 6
     assert found.screen.text() == "日本e\u0301x\n"
-    found.feed("\x1b[1;2Ho".encode())  # over the second half of the first
+    found.feed(b"\x1b[1;2Ho")  # over the second half of the first
     assert found.screen.text() == " o本e\u0301x\n"
 
 
@@ -151,11 +151,13 @@ def test_a_smaller_window_keeps_the_lines_at_the_cursor() -> None:
     assert found.screen.text() == "1\n2\n"
 
 
-WORDS = st.sampled_from(
-    "a|hello world|xxxxxxxxxxxxxxxxxxxxxxxxx|日本|e\u0301|\r|\n|\r\n|\b|\t|\x0e|\x0f|"
-    "\x1b7|\x1b8|\x1bD|\x1bE|\x1bM|\x1bH|\x1b=|\x1bc|\x1b#8|\x1b(0|\x1b(B|\x1b)0|\x1b[3g|\x1b[!p|"
-    "\x1b[4h|\x1b[4l|\x1b[?6h|\x1b[?6l|\x1b[?7l|\x1b[?7h|\x1b[?25l|\x1b[?1000h|\x1b[2 q|"
-    "\x1b[?1049h|\x1b[?1049l".split("|")
+CONTROLS = "\r|\n|\r\n|\b|\t|\x0e|\x0f"
+ESCAPES = "7|8|D|E|M|H|=|c|#8|(0|(B|)0|[3g|[!p|[4h|[4l|[2 q"
+MODES = "?6h|?6l|?7l|?7h|?25l|?1000h|?1049h|?1049l"
+WORDS = (
+    st.sampled_from(["a", "hello world", "x" * 25, "日本", "e\u0301", *CONTROLS.split("|")])
+    | st.sampled_from(ESCAPES.split("|")).map(lambda word: f"\x1b{word}")
+    | st.sampled_from(MODES.split("|")).map(lambda word: f"\x1b[{word}")
 )
 NUMBERS = st.sampled_from(
     ["", "0", "1", "2", "3", "5", "7", "19", "20", "21", "99", "38;5;9", "1:2"]

@@ -1,0 +1,282 @@
+"""Sessions: terminals that outlive who looks at them, whoever looks and however badly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import stat
+from collections.abc import Callable
+
+import pytest
+
+from corral.channel import Stream
+from corral.errors import CommandNotFoundError, SandboxStateError, StreamResetError, UsageError
+from corral.keeper import sessions
+from corral.keeper.client import Attachment, connect
+from corral.paths import log_dir
+from corral.terminals import recordings
+from corral.terminals.emulator import CLEAN, Emulator
+
+from .conftest import Kept, Program
+
+SIZE = (10, 40)
+MAIN = (1, "main")
+
+
+async def shell(program: Program) -> int:
+    """Says what it reads, ends with what follows `exit`; a hang-up ends it, too."""
+    await program.stdout.write(b"$ ")
+
+    async def serve() -> int:
+        while data := await program.stdin.read():
+            if data.startswith(b"exit"):
+                return int(data[4:])
+            await program.stdout.write(b"<" + data + b">\r\n")
+        return 0
+
+    async def hang_up() -> int:
+        number, _group = await program.signals.get()
+        return 128 + number
+
+    work = [asyncio.ensure_future(each) for each in (serve(), hang_up())]
+    done, rest = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+    for each in rest:
+        each.cancel()
+    return done.pop().result()
+
+
+async def deaf(program: Program) -> int:
+    """Stays whatever comes, but the end."""
+    while not program.ended:
+        await program.signals.get()
+    return 137
+
+
+class Window:
+    """A terminal at the user's end. seen: what it shows."""
+
+    def __init__(self, attachment: Attachment, size: tuple[int, int]) -> None:
+        self.attachment = attachment
+        self.seen = Emulator(*size)
+        self.bytes = b""
+
+    @property
+    def stream(self) -> Stream:
+        return self.attachment.stream
+
+    async def until(self, condition: Callable[[str], bool]) -> str:
+        async with asyncio.timeout(10):
+            while not condition(text := self.seen.screen.text()):
+                data = await self.stream.read()
+                assert data, f"it ended with {text!r}"
+                self.bytes += data
+                self.seen.feed(data)
+        return text
+
+    async def sees(self, text: str) -> str:
+        return await self.until(lambda shown: text in shown)
+
+
+async def window(
+    box: object, size: tuple[int, int] = SIZE, *, watch: bool = False, session: object = MAIN
+) -> Window:
+    return Window(await box.attach_session(session, size, watch=watch), size)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def opened(kept: Kept) -> Kept:
+    kept.box.scripts |= {"shell": shell, "deaf": deaf}
+    return kept
+
+
+async def test_a_session_is_there_again_after_its_client_has_gone(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        assert await box.open_session(MAIN, ["shell"], size=SIZE, environment={"A": "b"})
+        first = await window(box)
+        await first.sees("$")
+        await first.stream.write(b"one")
+        await first.sees("<one>")
+    program = opened.box.programs[0]
+    assert program.signals.empty()
+    assert program.options["environment"] == {
+        "A": "b",
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+    }
+    async with connect(opened.name) as box:
+        again = await window(box)
+        assert await again.sees("<one>") == "$ <one>\n"
+        await again.stream.write(b"two")
+        await again.sees("<two>")
+        await again.stream.end()  # as the detach key does
+        assert [each.clients for each in await box.sessions()] in ([0], [1])
+        assert "<two>" in await box.capture_session(MAIN)
+
+
+async def test_the_end_of_the_program_is_told_with_its_status(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        seen = await window(box)
+        await box.type_in_session(MAIN, b"exit7")
+        while await seen.stream.read():
+            pass
+        assert await asyncio.wait_for(seen.attachment.over, 5) == 7
+        assert await box.sessions() == ()
+        with pytest.raises(SandboxStateError, match="no session main"):
+            await box.attach_session(MAIN, SIZE)
+
+
+async def test_several_see_the_same_and_one_may_only_watch(opened: Kept) -> None:
+    async with connect(opened.name) as box, connect(opened.name) as other:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        one, two = await window(box), await window(other, watch=True)
+        await two.stream.write(b"not me")
+        await one.stream.write(b"me")
+        assert await one.sees("<me>") == await two.sees("<me>") == "$ <me>\n"
+
+
+async def test_the_size_is_that_of_who_typed_last(opened: Kept) -> None:
+    async with connect(opened.name) as box, connect(opened.name) as other:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        large, small = await window(box), await window(other, (5, 20))
+        sizes = opened.box.programs[0].sizes
+        await small.stream.write(b"s")
+        await small.sees("<s>")
+        await large.stream.write(b"l" * 30)
+        await large.sees("l" * 30)
+        await small.until(lambda shown: "l" * 18 in shown and "l" * 21 not in shown)
+        assert sizes == [(5, 20), SIZE]
+        await large.attachment.resize(7, 33)
+        await large.stream.write(b"x")
+        await small.stream.end()
+        assert (await box.sessions())[0].size == (7, 33)
+        watcher = await window(other, (50, 100), watch=True)
+        await watcher.sees("l" * 30)
+        assert (await box.sessions())[0].size == (7, 33)
+
+
+async def test_a_client_that_does_not_read_stops_nobody_and_sees_the_end_of_it(
+    opened: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_BACKLOG", 4096)
+
+    async def talker(program: Program) -> int:
+        for number in range(20000):
+            await program.stdout.write(b"line %-30d|\r\n" % number)
+        await program.stdin.read()
+        return 0
+
+    opened.box.scripts["talker"] = talker
+    async with connect(opened.name) as box, connect(opened.name) as other:
+        await box.open_session(MAIN, ["talker"], size=SIZE)
+        slow, quick = await window(box), await window(other)
+        await quick.sees("line 19999 ")
+        await slow.sees("line 19999 ")
+        assert len(slow.bytes) < 20000 * 38 / 2  # much was never sent
+
+
+async def test_questions_of_a_program_are_answered_without_anybody_there(opened: Kept) -> None:
+    answers: list[bytes] = []
+
+    async def asks(program: Program) -> int:
+        await program.stdout.write(b"\x1b[2;3H\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1b[21t\x05")
+        answers.append(await program.stdin.read())
+        await program.stdin.read()
+        return 0
+
+    opened.box.scripts["asks"] = asks
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["asks"], size=SIZE)
+        async with asyncio.timeout(5):
+            while not answers:
+                await asyncio.sleep(0.01)
+        assert answers == [b"\x1b[2;3R"]
+        seen = await window(box)
+        await box.type_in_session(MAIN, b".")
+        data = b""
+        while piece := await seen.stream.read():
+            data += piece
+        assert CLEAN.fullmatch(data.decode())
+        assert b"52" not in data and b"n" not in data
+
+
+async def test_who_asks_without_end_and_reads_no_answer_costs_little(opened: Kept) -> None:
+    async def asks(program: Program) -> int:
+        with contextlib.suppress(StreamResetError):
+            for _ in range(300):
+                await program.stdout.write(b"\x1b[6n" * 500)
+            await program.stdout.write(b"done")
+            await program.signals.get()
+        return 0
+
+    opened.box.scripts["asks"] = asks
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["asks"], size=SIZE)
+        seen = await window(box)
+        await seen.sees("done")
+        found = opened.keeper.sessions.find(*MAIN)
+        assert found._inputs.qsize() <= sessions._INPUTS
+
+
+async def test_a_session_is_ended_with_all_that_its_program_started(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        for name, program in ((MAIN, "shell"), ((2, "main"), "deaf")):
+            await box.open_session(name, [program], size=SIZE)
+        await box.end_session(MAIN)
+        await box.end_session((2, "main"))
+        async with asyncio.timeout(5):
+            while await box.sessions():
+                await asyncio.sleep(0.01)
+    assert opened.box.programs[1].options["agent"] == 2
+    assert all(program.ended for program in opened.box.programs)
+
+
+async def test_programs_are_hung_up_when_the_sandbox_stops(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        await box.stop(5)
+        await asyncio.wait_for(opened.stopped(), 3)  # not after all of that time
+
+
+async def test_a_name_is_taken_once_and_names_are_names(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        assert await box.open_session(MAIN, ["shell"], size=SIZE)
+        assert not await box.open_session(MAIN, ["shell"], size=SIZE)
+        assert await box.open_session((2, "main"), ["shell"], size=SIZE)
+        for name in ("", "../x", "A", "a/b", "x" * 64):
+            with pytest.raises(UsageError):
+                await box.open_session((1, name), ["shell"], size=SIZE)
+        with pytest.raises(CommandNotFoundError):
+            await box.open_session((1, "other"), ["nothing"], size=SIZE)
+        assert [(each.agent, each.session) for each in await box.sessions()] == [MAIN, (2, "main")]
+
+
+async def test_there_are_only_so_many(opened: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST", 2)
+    async with connect(opened.name) as box:
+        for name in ("a", "b"):
+            await box.open_session((1, name), ["shell"], size=SIZE)
+        with pytest.raises(SandboxStateError, match="2 sessions already"):
+            await box.open_session((1, "c"), ["shell"], size=SIZE)
+
+
+async def test_all_of_it_is_recorded_in_a_private_file(opened: Kept) -> None:
+    folder = log_dir(opened.name) / recordings.RECORDINGS
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        seen = await window(box)
+        await seen.stream.write(b"hello")
+        await seen.sees("<hello>")
+        [found] = recordings.listed(folder)
+        assert (found.agent, found.session) == MAIN
+        assert stat.S_IMODE(found.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert b"hello" in found.path.read_bytes()  # as it happens
+        await seen.attachment.resize(12, 50)
+        await box.type_in_session(MAIN, b"exit3")
+        while await seen.stream.read():
+            pass
+    happened = list(recordings.events(found))
+    codes = "".join(getattr(each, "code", "h") for each in happened)
+    assert codes.startswith("ho") and codes.endswith("m") and "ro" in codes
+    assert "ended with status 3" in found.path.read_text()
