@@ -15,8 +15,10 @@ from ..terminals.cast import Event, Header, size
 from ..terminals.drawing import ENTER, LEAVE
 from ..terminals.emulator import Emulator
 from ..terminals.recordings import RECORDINGS, Recording, events
+from ..terminals.screen import HISTORY
 from . import terminal
 
+_PIECE = HISTORY // 2  # bytes, of which each may be a line
 _PICTURE_SECONDS = 0.05  # between two, where each is drawn as a whole
 
 
@@ -43,13 +45,15 @@ def text(happened: Iterable[Header | Event]) -> Iterator[str]:
             emulator = emulator or Emulator(item.height, item.width)
             emulator.resize(item.height, item.width)
         elif emulator is not None and item.code == "o":
-            screen = emulator.screen
-            was, full = screen.is_alternate, screen.text() if screen.is_alternate else full
-            emulator.feed(item.data.encode("utf-8", "replace"))
-            if was and not screen.is_alternate:
-                yield from full.splitlines()
-            while screen.history:
-                yield screen.history.popleft()
+            data = item.data.encode("utf-8", "replace")
+            for at in range(0, len(data), _PIECE):
+                screen = emulator.screen
+                was, full = screen.is_alternate, screen.text() if screen.is_alternate else full
+                emulator.feed(data[at : at + _PIECE])
+                if was and not screen.is_alternate:
+                    yield from full.splitlines()
+                while screen.history:
+                    yield screen.history.popleft()
         elif emulator is not None and item.code == "r" and (new := size(item.data)):
             emulator.resize(*new)
     if emulator is not None:

@@ -177,19 +177,19 @@ async def test_a_client_that_does_not_read_stops_nobody_and_sees_the_end_of_it(
 
 async def test_questions_of_a_program_are_answered_without_anybody_there(opened: Kept) -> None:
     answers: list[bytes] = []
+    answered = asyncio.Event()
 
     async def asks(program: Program) -> int:
         await program.stdout.write(b"\x1b[2;3H\x1b[6n\x1b]52;c;ZXZpbA==\x07\x1b[21t\x05")
         answers.append(await program.stdin.read())
+        answered.set()
         await program.stdin.read()
         return 0
 
     opened.box.scripts["asks"] = asks
     async with connect(opened.name) as box:
         await box.open_session(MAIN, ["asks"], size=SIZE)
-        async with asyncio.timeout(5):
-            while not answers:
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(answered.wait(), 5)
         assert answers == [b"\x1b[2;3R"]
         seen = await window(box)
         await box.type_in_session(MAIN, b".")
@@ -222,11 +222,11 @@ async def test_a_session_is_ended_with_all_that_its_program_started(opened: Kept
     async with connect(opened.name) as box:
         for name, program in ((MAIN, "shell"), ((2, "main"), "deaf")):
             await box.open_session(name, [program], size=SIZE)
-        await box.end_session(MAIN)
-        await box.end_session((2, "main"))
-        async with asyncio.timeout(5):
-            while await box.sessions():
-                await asyncio.sleep(0.01)
+            seen = await window(box, session=name)
+            await box.end_session(name)
+            while await seen.stream.read():
+                pass
+        assert await box.sessions() == ()
     assert opened.box.programs[1].options["agent"] == 2
     assert all(program.ended for program in opened.box.programs)
 
