@@ -87,7 +87,7 @@ def test_only_drawing_is_given_on(attack: str) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_a_recording_of_whomever_is_played_as_drawing(attack: str) -> None:
-    happened = [
+    happened: list[cast.Header | cast.Event] = [
         cast.Header(version=2, width=80, height=24, title=attack, command=attack),
         cast.Event(0.1, "o", attack),
         cast.Event(0.2, "i", attack),
