@@ -22,6 +22,7 @@ Examples:
   corral apply app .vscode --yes-dangerous
   corral apply app --as-branch fix     as a commit on a new branch; your folder stays as it is
   corral apply app --undo              take back what was applied last
+  corral apply herd --agent 2          what one of several agents changed
 
 \b
 Dangerous changes - what git, an editor, an agent, a build service or an installer runs by itself,
@@ -46,7 +47,7 @@ def command(
     undo: bool,
     branch: str | None,
     message: str | None,
-    agent: int,
+    agent: int | None,
 ) -> None:
     """Apply what sandbox NAME has changed, or some paths of it, to your folder."""
     from ..review.store import Review
@@ -58,6 +59,9 @@ def command(
     review = Review.find(name)
     _check_still(review)
     chosen = inside(review, paths)
+    several, agent = len(review.meta().agents) > 1, reviewing.whose(review, agent)
+    if several and not undo:
+        _tell_disagreements(review, agent, chosen)
     if undo:
         outcome = review.undo(agent)
         _told(outcome, "taken back", name)
@@ -72,6 +76,18 @@ def command(
         outcome = review.apply(chosen, _accepting(yes_dangerous), agent)
         _told(outcome, "applied", name)
     sys.exit(0 if outcome.whole else 1)
+
+
+def _tell_disagreements(review: Review, agent: int, paths: list[str]) -> None:
+    """Before anything is applied: who else has made something other of the same paths."""
+    from ..review.everybody import look
+
+    lines = []
+    for one in look(review).disagreements(agent, paths):
+        others = " and ".join(str(number) for number in one.agents if number != agent)
+        what = f"agent {others} left something else" if others else "another agent's is in the way"
+        lines.append(f"disagreement: {reviewing.shown_name(one.path)}: {what}")
+    say_all(lines)
 
 
 def _check_still(review: Review) -> None:

@@ -25,6 +25,8 @@ Examples:
   corral diff app --stat           how much of which file
   corral diff app > app.patch      for `git apply`, binary files included
   corral diff app .git             what it changed in the repository
+  corral diff herd                 of several agents: who changed what, where two disagree
+  corral diff herd --agent 2       what one of them changed
 
 \b
 At a terminal nothing in a file or a name can drive it: what cannot be printed is shown as ^[ or
@@ -39,11 +41,12 @@ At a terminal nothing in a file or a name can drive it: what cannot be printed i
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of all changes.")
 @agent_option
 def command(
-    name: str | None, paths: tuple[str, ...], stat: bool, as_json: bool, agent: int
+    name: str | None, paths: tuple[str, ...], stat: bool, as_json: bool, agent: int | None
 ) -> None:
     """Show what sandbox NAME has changed in its workspace, against what it began with.
 
-    What lies in a git folder is shown only when it is named.
+    What lies in a git folder is shown only when it is named. Of several agents: who changed what,
+    and where two disagree; with --agent what one of them changed.
     """
     from ..review.store import Review, names
 
@@ -53,10 +56,25 @@ def command(
         return
     review = Review.find(name)
     chosen = inside(review, paths)
+    if agent is None and len(review.meta().agents) > 1:
+        _everybody(review, chosen, as_json=as_json)
+        return
+    agent = reviewing.whose(review, agent)
     if stat or as_json:
         _listed(review, chosen, agent, as_json=as_json)
     else:
         _patch(review, chosen, agent)
+
+
+def _everybody(review: Review, paths: Sequence[str], *, as_json: bool) -> None:
+    from ..review.everybody import look
+
+    found = look(review, paths)
+    if as_json:
+        click.echo(json.dumps(reviewing.everybody_values(found), indent=1))
+        return
+    for line in reviewing.everybody(review.name, found):
+        click.echo(line)
 
 
 def _listed(review: Review, paths: Sequence[str], agent: int, *, as_json: bool) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from ..errors import UsageError
+from ..review.everybody import Everybody
 from ..review.model import Danger
+from ..review.overview import Touched
 from ..review.patch import Counts, quoted
 from ..review.showing import Shown
 from ..review.store import Review
@@ -31,11 +33,20 @@ paths_argument = click.argument("paths", nargs=-1, metavar="[PATH]...")
 agent_option = click.option(
     "--agent",
     type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="Of which agent.",
+    help="Of which one of several agents.",
 )
+
+
+def whose(review: Review, agent: int | None) -> int:
+    """The agent that is meant. Raises UsageError where that cannot be told."""
+    known = review.meta().agents
+    if agent is None and len(known) > 1:
+        raise UsageError(
+            f"{review.name} has changes of {len(known)} agents.",
+            hint=f"Say whose: --agent N. All of them at a glance: corral diff {review.name}",
+        )
+    return known[0] if agent is None else agent
 
 
 def inside(review: Review, paths: Sequence[str]) -> list[str]:
@@ -155,6 +166,52 @@ def as_values(shown: Sequence[Shown]) -> list[dict[str, object]]:
             "dangers": [{"rule": d.rule, "reason": d.reason} for d in one.dangers],
         }
         for one in shown
+    ]
+
+
+def everybody(name: str, found: Everybody) -> Iterator[str]:
+    """Lines for a person: what each agent changed, then every path, then what to do."""
+    for number, changes in found.changes.items():
+        yield f"agent {number}: {len(changes):,} change{'' if len(changes) == 1 else 's'}"
+    if not found.touched:
+        return
+    yield ""
+    for one in found.touched:
+        by = " ".join(f"{number}:{found.changes[number][one.path].status}" for number in one.agents)
+        yield f"  {shown_name(one.path)}  {by}{click.style(_stated(one), fg='red')}"
+    yield ""
+    count = sum(1 for one in found.touched if one.state == "disagree")
+    if count:
+        yield (
+            f"they disagree on {count:,} path{'' if count == 1 else 's'}: what is applied first "
+            "stays, the other is then in conflict."
+        )
+    yield f"go on with: corral diff {name} --agent N | corral apply {name} --agent N"
+
+
+def _stated(one: Touched) -> str:
+    """What is to be said of agents at one path; each begins in its own place or nothing does."""
+    if one.state != "disagree":
+        return "  all the same" if one.state == "agree" else ""
+    if one.blocked_by:
+        first, more = shown_name(one.blocked_by[0]), len(one.blocked_by) - 1
+        return f"  disagree: cannot be beside {first}" + (f" and {more:,} more" if more else "")
+    return "  disagree"
+
+
+def everybody_values(found: Everybody) -> list[dict[str, object]]:
+    """The same for programs."""
+    return [
+        {
+            "path": one.path,
+            "agents": [
+                {"agent": number, "status": found.changes[number][one.path].status}
+                for number in one.agents
+            ],
+            "state": one.state,
+            "blocked_by": list(one.blocked_by),
+        }
+        for one in found.touched
     ]
 
 

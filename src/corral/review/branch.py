@@ -24,16 +24,14 @@ import msgspec
 
 from ..errors import ReviewError
 from ..host.copies import entered
+from . import refs
 from .applying import Accept, Outcome
 from .compare import Comparison
 from .model import Change, Standing
 from .names import is_git
 from .patch import quoted
 from .showing import Shown, judged
-from .tree import file_in
 
-_MAX_SMALL = 64 << 20  # bytes of packed-refs
-_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCH = re.compile(
     r"(?!.*(?:\.\.|//|\.lock(?:/|$)|/\.|\.(?:/|$)))[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}"
 )
@@ -88,34 +86,13 @@ def commit(
 
 def _head(here: int) -> str:
     """The commit that is checked out."""
-    text = _small(here, ".git/HEAD").strip()
-    if text.startswith("ref: "):
-        name = text[5:].strip()
-        if re.fullmatch(r"refs/[\w./@+-]+", name) and ".." not in name:
-            text = _small(here, f".git/{name}").strip() or _packed(here).get(name, "")
-    if not _ID.fullmatch(text):
+    _name, commit = refs.head(here)
+    if not commit:
         raise ReviewError(
             "the repository has no commit yet, or keeps its branches in a way that is not known.",
             hint="Apply the changes to your folder: corral apply NAME",
         )
-    return text
-
-
-def _packed(here: int) -> dict[str, str]:
-    found = {}
-    for line in _small(here, ".git/packed-refs").splitlines():
-        number, _, name = line.partition(" ")
-        if _ID.fullmatch(number):
-            found[name.strip()] = number
-    return found
-
-
-def _small(here: int, path: str) -> str:
-    try:
-        with file_in(here, path) as fd, open(os.dup(fd), "rb") as file:
-            return file.read(_MAX_SMALL).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
+    return commit
 
 
 def _check_branch(branch: str) -> None:
@@ -127,24 +104,11 @@ def _check_branch(branch: str) -> None:
 
 
 def _check_free(here: int, branch: str) -> None:
-    name = f"refs/heads/{branch}"
-    names = set(_packed(here))
-    parts = branch.split("/")
-    above = {"refs/heads/" + "/".join(parts[:n]) for n in range(1, len(parts))}
-    taken = name in names or names & above or any(each.startswith(name + "/") for each in names)
-    if taken or _exists(here, f".git/{name}"):
+    if refs.is_taken(here, branch):
         raise ReviewError(
             f"there is a branch {branch} already, or one that is in its way.",
             hint="Take another name.",
         )
-
-
-def _exists(here: int, path: str) -> bool:
-    parent, _, name = path.rpartition("/")
-    with contextlib.suppress(OSError), entered(here, parent) as folder:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return True
-    return False
 
 
 # Git, in a repository of ours
@@ -269,7 +233,7 @@ def _import(
         file.write(b"done\n")
     git.run("fast-import", "--quiet", "--done", given=stream)
     made = git.run("rev-parse", "--verify", "refs/heads/made").decode().strip()
-    if not _ID.fullmatch(made):
+    if not refs.ID.fullmatch(made):
         raise ReviewError("git made no commit.")
     return made
 

@@ -135,6 +135,22 @@ class Comparison:
                 found[change.path] = digest
         return found
 
+    def results(self, changes: list[Change]) -> dict[str, str]:
+        """What tells what these changes leave from what others leave at the same paths.
+
+        Of what is too large to be read it is nobody else's.
+        """
+        found: dict[str, str] = {}
+        left = _MOST_HASHED
+        for change in changes:
+            if change.new is None:
+                continue
+            left -= change.new.size
+            readable = change.new.size <= _MAX_HASHED and left >= 0
+            digest = self._digest(change.path, change.new, old=False) if readable else None
+            found[change.path] = digest.hex() if digest else f"{id(self)} {change.path}"
+        return found
+
     def _digest(self, path: str, side: Side, *, old: bool) -> bytes | None:
         if side.kind == "link":
             return hashlib.sha256(b"link " + os.fsencode(side.link)).digest()

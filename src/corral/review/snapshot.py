@@ -17,9 +17,10 @@ import msgspec
 from ..errors import ReviewError
 from ..host.copies import copy_folder
 from ..spec.files import write_atomically
+from . import refs
 from .model import NONE, Signature, Was
 from .pack import Pack
-from .tree import opened, scan, signature
+from .tree import file_in, opened, scan, signature
 
 WORK, BASE, PACK = "work", "base", "base.pack"
 VERSION = 1
@@ -38,8 +39,13 @@ class _Written(msgspec.Struct, array_like=True):
     left: list[bytes]
 
 
-def make(source: str, folder: Path, hidden: Callable[[str, bool], bool] | None) -> Base:
-    """Make a snapshot of `source` in the new folder `folder`. Raises OSError."""
+def make(
+    source: str, folder: Path, hidden: Callable[[str, bool], bool] | None, branch: str = ""
+) -> Base:
+    """Make a snapshot of `source` in the new folder `folder`. Raises OSError.
+
+    branch: a new one of git's for it to be on, so that what is committed there is told apart.
+    """
     folder.mkdir(mode=0o700)
     contents: dict[str, tuple[int, int, Signature]] = {}
     by_inode: dict[int, str] = {}
@@ -51,9 +57,12 @@ def make(source: str, folder: Path, hidden: Callable[[str, bool], bool] | None) 
             contents[path] = (offset, size, signature(status))
 
         left = copy_folder(source, str(work), hidden, copied)
+        with opened(work) as root:
+            for path in refs.start_branch(root, branch)[1] if branch else ():
+                with file_in(root, path) as fd:
+                    contents[path] = (*pack.add(fd), NONE)
+            found = scan(root)
     names: dict[str, Was] = {}
-    with opened(work) as root:
-        found = scan(root)
     for path, entry in found.items():
         if path in contents:
             by_inode[entry.signature[0]] = path

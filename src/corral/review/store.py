@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -47,6 +48,7 @@ _GONE = ".gone-"
 _SHOWN = 5
 
 Hidden = Callable[[str, bool], bool]
+_ONE: Mapping[int, str] = MappingProxyType({1: ""})
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,10 +132,11 @@ class Review:
 
     @contextlib.contextmanager
     def begin(
-        self, workspace: str, hidden: Hidden | None, agents: Sequence[int] = (1,)
+        self, workspace: str, hidden: Hidden | None, agents: Mapping[int, str] = _ONE
     ) -> Iterator[Begun]:
         """Have snapshots of `workspace` to work on, new or with changes that are pending.
 
+        agents: their numbers, and of each the branch of git that a new snapshot is on, or "".
         Raises ReviewError, SandboxStateError.
         """
         with contextlib.ExitStack() as stack:
@@ -142,7 +145,7 @@ class Review:
                 begun = self._begin(workspace, hidden, agents)
             yield begun
 
-    def _begin(self, workspace: str, hidden: Hidden | None, agents: Sequence[int]) -> Begun:
+    def _begin(self, workspace: str, hidden: Hidden | None, agents: Mapping[int, str]) -> Begun:
         notices: list[str] = []
         pending: dict[int, list[Shown]] = {}
         if self.exists():
@@ -158,7 +161,8 @@ class Review:
             notices += self._going_on(pending)
             if not pending:
                 self._remove()
-        left = self._make(workspace, hidden, [n for n in agents if n not in pending], pending)
+        fresh = {number: name for number, name in agents.items() if number not in pending}
+        left = self._make(workspace, hidden, fresh, pending)
         if left:
             shown = ", ".join(printable(path) for path in left[:_SHOWN])
             more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
@@ -183,7 +187,7 @@ class Review:
         self,
         workspace: str,
         hidden: Hidden | None,
-        agents: Sequence[int],
+        agents: Mapping[int, str],
         kept: Collection[int],
     ) -> list[str]:
         """Make the snapshots of `agents`, beside those that are kept; what is not in them."""
@@ -206,8 +210,9 @@ class Review:
             with contextlib.suppress(FileNotFoundError):  # left by one that was killed
                 remove_tree(fresh)
             fresh.mkdir(mode=0o700)
-            for number in agents:
-                left |= dict.fromkeys(make(workspace, fresh / str(number), hidden).left)
+            for number, branch in agents.items():
+                base = make(workspace, fresh / str(number), hidden, branch)
+                left |= dict.fromkeys(base.left)
             meta = Meta(
                 workspace=workspace,
                 created=time.time(),
@@ -234,7 +239,7 @@ class Review:
             raise
         return list(left)
 
-    def _replace(self, fresh: Path, agents: Sequence[int], gone: Collection[int]) -> None:
+    def _replace(self, fresh: Path, agents: Collection[int], gone: Collection[int]) -> None:
         """Put snapshots into a review that there is; those that go hold no change."""
         for number in (*agents, *gone):
             place = self.folder / str(number)
@@ -271,6 +276,18 @@ class Review:
         with self.comparison(agent) as (comparison, here):
             return judged(comparison, here, chosen(comparison.changes(), paths))
 
+    def bare_changes(self, paths: Sequence[str] = (), agent: int = 1) -> list[Change]:
+        """What changed, neither judged nor compared with the user's folder."""
+        with self.comparison(agent) as (comparison, _here):
+            return chosen(comparison.changes(), paths)
+
+    def digests(self, changes: Sequence[Change], agent: int = 1) -> dict[str, str]:
+        """What tells what an agent's changes leave from what others leave there, by path."""
+        if not changes:
+            return {}
+        with self.comparison(agent) as (comparison, _here):
+            return comparison.results(list(changes))
+
     def repository_changes(self, agent: int = 1) -> list[Change]:
         """What changed in git's folders, which is neither shown nor applied unless it is named."""
         with self.comparison(agent) as (comparison, _here):
@@ -300,15 +317,27 @@ class Review:
         with self.changing():
             return applying.undo(self.agent(agent), Path(self.meta().workspace))
 
-    def discard(self, paths: Sequence[str], agent: int = 1) -> list[Change]:
+    def discard(self, paths: Sequence[str], agent: int | None = None) -> list[Change]:
         """Throw changes away; all, and the snapshot with them, when no path is named.
 
-        Raises ReviewError, SandboxStateError while a sandbox works on it.
+        agent: None for those of all. Raises ReviewError, SandboxStateError while a sandbox works on
+        it.
         """
         with self.changing(), self._running():
             if paths:
-                return applying.discard(self.agent(agent), paths)
-            self._remove()
+                return applying.discard(self.agent(agent or 1), paths)
+            if agent is None or self.meta().agents == (agent,):
+                self._remove()
+                return []
+            self.agent(agent)  # there is one
+            meta = self.meta()
+            others = tuple(number for number in meta.agents if number != agent)
+            meta = msgspec.structs.replace(meta, agents=others)
+            write_atomically(self.folder / _META, msgspec.json.encode(meta), mode=0o600)
+            (self.folder / str(agent)).rename(
+                self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}")
+            )
+            self._sweep()
             return []
 
     def _remove(self) -> None:

@@ -28,7 +28,7 @@ def working_copy(spec: Spec) -> Iterator[tuple[Spec, tuple[str, ...]]]:
         return
     workspace = spec.workspace
     hidden = mask_matcher(workspace.mask) if workspace.mask else None
-    with Review(spec.name).begin(workspace.path, hidden, spec.snapshots) as begun:
+    with Review(spec.name).begin(workspace.path, hidden, _branches(spec)) as begun:
         agents = tuple(
             msgspec.structs.replace(agent, copy=begun.works.get(spec.snapshot(agent)))
             for agent in spec.agents
@@ -39,24 +39,52 @@ def working_copy(spec: Spec) -> Iterator[tuple[Spec, tuple[str, ...]]]:
         yield spec, begun.notices
 
 
+def _branches(spec: Spec) -> dict[int, str]:
+    """The branch of each snapshot that the agents of a spec work on; "" for the user's own."""
+    branches = dict.fromkeys(spec.snapshots, "")
+    for agent in spec.agents:
+        if agent.workspace == "own" and agent.number in branches:
+            usual = f"corral/{spec.name}/{agent.number}" if spec.several else ""
+            branches[agent.number] = agent.branch or usual
+    return branches
+
+
 def summary(spec: Spec) -> Iterator[tuple[str, str]]:
     """(level, sentence) of what a sandbox under review has left, and how to go on."""
     if not spec.reviewed:
         return
     name = spec.name
-    try:
-        review = Review(name)
-        shown = review.changes()
-        in_git = len(review.repository_changes())
-    except ReviewError as error:
-        yield "warning", error.message
-        return
+    review = Review(name)
+    changed = False
+    for number in spec.snapshots:
+        try:
+            shown = review.changes(agent=number)
+            in_git = len(review.repository_changes(number))
+        except ReviewError as error:
+            yield "warning", error.message
+            continue
+        who = f"agent {number}: " if spec.several else ""
+        for level, text in _of_one(name, number if spec.several else 0, shown, in_git):
+            yield level, who + text
+        changed = changed or bool(shown)
+    if changed:
+        yield (
+            "info",
+            f"go on with: corral diff {name} | corral apply {name} | corral discard {name}",
+        )
+
+
+def _of_one(
+    name: str, number: int, shown: Sequence[Shown], in_git: int
+) -> Iterator[tuple[str, str]]:
+    """The same of one agent. number: 0 where there is only one."""
+    chosen = f"{name} --agent {number}" if number else name
     if in_git:
         files = "1 file" if in_git == 1 else f"{in_git:,} files"
         yield (
             "info",
             f"{files} of git's changed, too (commits, the index): neither shown nor applied "
-            f"unless you name them: corral diff {name} .git",
+            f"unless you name them: corral diff {chosen} .git",
         )
     if not shown:
         yield "info", "nothing changed in the workspace."
@@ -68,7 +96,6 @@ def summary(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "warning", f"dangerous: {printable(one.change.path)}: {reasons}"
     if len(dangerous) > _SHOWN:
         yield "warning", f"and {len(dangerous) - _SHOWN:,} more dangerous changes"
-    yield "info", f"go on with: corral diff {name} | corral apply {name} | corral discard {name}"
 
 
 def counted(shown: Sequence[Shown]) -> str:
