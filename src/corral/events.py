@@ -60,6 +60,17 @@ class Became(Event, frozen=True, kw_only=True, tag="state"):
     state: str
 
 
+class AgentBecame(Event, frozen=True, kw_only=True, tag="agent"):
+    """An agent is in another state: starting, idle, working, stuck, dead. reason: why, or "".
+
+    Between idle and working nothing is told: the events of its commands say it.
+    """
+
+    agent: int
+    state: str
+    reason: str = ""
+
+
 class CommandStarted(Event, frozen=True, kw_only=True, tag="command-started"):
     """A command runs in a kept sandbox. command: its number there. argv: shortened, printable."""
 

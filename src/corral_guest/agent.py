@@ -13,6 +13,7 @@ import socket
 
 from . import boot, disk, jail, linux
 from .groups import Groups
+from .vitals import Vitals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ AGENTS = "/agents"
 NOBODY = 65534  # what ids outside a user namespace's map look like (the kernel's overflowuid)
 MAX_REPLY = 4096  # bytes; `jailed` says little
 MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
+
+
+def plain(error: Exception) -> str:
+    """An error for the host to read."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"
 
 
 def share_folders() -> None:
@@ -48,6 +56,15 @@ def mount_share(
     events.retry(lambda: linux.mount(share["tag"], target, kind, flags, options), 20)
 
 
+def attempt(work: Callable[..., object], *arguments: object) -> bool:
+    """Do what may fail without harm; whether it went well."""
+    try:
+        work(*arguments)
+    except OSError:
+        return False
+    return True
+
+
 class Agent:
     """A jail: `request` asks its first process for something, `reply` is what that says.
 
@@ -61,9 +78,11 @@ class Agent:
         self.home = f"{AGENTS}/{self.number}"
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
         self.groups = Groups(loop, self.cgroup)
+        self.vitals = Vitals(self.number)
         self.socket: socket.socket | None = None
         self.call: int | None = None
         self.reason = ""  # why it ended before it was up
+        self.killed = False  # by the host
         self._shared: list[str] = []  # mount points of the export, where its file system caches
         self._pause = -1  # pidfd of the jail's first process, which has its namespaces
 
@@ -233,6 +252,13 @@ class Agent:
             os.close(self._pause)
             self._pause = -1
         self.groups.close()
+
+    def clear(self) -> None:
+        """Let go of its mounts and folders, as far as there are any: no process of it is left."""
+        for name in ("root", "own", "export"):
+            attempt(linux.unmount, f"{self.home}/{name}", linux.MNT_DETACH)
+            attempt(os.rmdir, f"{self.home}/{name}")
+        attempt(os.rmdir, self.home)
 
     def kill(self) -> None:
         """End every process of this agent."""

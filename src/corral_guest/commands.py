@@ -142,7 +142,14 @@ class Commands:
             self._conclude(command)
 
         command.open_flows += 1
-        outflow = flows.Outflow(self._loop, self._channel, fd, stream, ended)
+        outflow = flows.Outflow(
+            self._loop,
+            self._channel,
+            fd,
+            stream,
+            ended,
+            command.agent.vitals.spoke if command.agent is not None else None,
+        )
         self._outflows[stream] = outflow
         command.outflows.append(outflow)
 

@@ -63,6 +63,7 @@ class Outflow:
     """From a descriptor to a stream.
 
     on_end: called once, when all has been queued, with whether the host had given the stream up.
+    on_data: called when something has come.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Outflow:
         fd: int,
         stream: int,
         on_end: Callable[[bool], None],
+        on_data: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._channel = channel
         self._fd = fd
         self.stream = stream
         self._on_end = on_end
+        self._on_data = on_data
         self._left: int | None = None  # bytes to pass on since the command has ended
         self.crowded = False  # stopped because the carrier takes no more; resume when it does
         os.set_blocking(fd, False)
@@ -112,6 +115,8 @@ class Outflow:
             self._end()
             return False
         self._channel.send(self.stream, data)
+        if self._on_data is not None:
+            self._on_data()
         if self._left is not None:
             self._left -= len(data)
             if not self._left:

@@ -1,7 +1,7 @@
 """The control groups of an agent's commands: one each, so that all a command began can be ended.
 
 A process cannot leave its command's group: no control group file system is in sight of a jail. So
-`kill` reaches what has forked twice and left its session, too. A group that is empty is removed;
+`end` reaches what has forked twice and left its session, too. A group that is empty is removed;
 one in which something runs on after its command has ended stays until that ends.
 
 These groups have no controllers: what they use is accounted to the agent's group, in which the
@@ -25,19 +25,49 @@ if TYPE_CHECKING:
 MAX_GROUPS = 1024  # of one agent; those included in which only something left behind runs on
 
 
-class _Group:
-    """One. events: a descriptor of cgroup.events while its end is waited for, or -1.
+class Group:
+    """A control group that is to go when it is empty. then: called, each once, when it is gone.
 
-    doomed: to be killed as soon as its command has started. then: called when it is gone.
+    doomed: to be killed as soon as its command has started.
     """
 
-    __slots__ = ("doomed", "events", "path", "then")
+    __slots__ = ("_events", "_loop", "doomed", "path", "then")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, loop: Loop, path: str) -> None:
+        self._loop = loop
         self.path = path
-        self.events = -1
+        self._events = -1
         self.doomed = False
         self.then: list[Callable[[], object]] = []
+
+    def kill(self) -> None:
+        """Kill all that is in it and below it, and let it go."""
+        boot.write(f"{self.path}/cgroup.kill", "1")
+        self.settle()
+
+    def settle(self) -> None:
+        """Remove it if it is empty; else when it becomes so, which cgroup.events tells."""
+        while not _removed(self.path):
+            if self._events < 0:
+                self._events = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+                self._loop.watch(self._events, select.EPOLLPRI, lambda _events: self.settle())
+            # Reading says that we have seen it: what changes from now on is told.
+            if b"populated 0" not in os.pread(self._events, 4096, 0):
+                return
+            for each in os.scandir(self.path):
+                if each.is_dir():
+                    os.rmdir(each)
+        self.forget()
+
+    def forget(self) -> None:
+        """It is gone, or will go with the agent's: who waits for that is told."""
+        if self._events >= 0:
+            self._loop.forget(self._events)
+            os.close(self._events)
+            self._events = -1
+        waiting, self.then = self.then, []
+        for then in waiting:
+            then()
 
 
 class Groups:
@@ -46,7 +76,7 @@ class Groups:
     def __init__(self, loop: Loop, folder: str) -> None:
         self._loop = loop
         self._folder = folder
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, Group] = {}
 
     @property
     def last(self) -> int:
@@ -64,22 +94,23 @@ class Groups:
         """
         if len(self._groups) >= MAX_GROUPS:
             raise OSError(errno.EAGAIN, "too many commands have left processes behind")
-        path = f"{self._folder}/exec-{number}"
-        _make(path)
-        self._groups[number] = _Group(path)
-        return os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        group = Group(self._loop, f"{self._folder}/exec-{number}")
+        _make(group.path)
+        self._groups[number] = group
+        group.then.append(lambda: self._groups.pop(number, None))
+        return os.open(f"{group.path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def started(self, number: int) -> None:
         """Its command runs: nothing of ours is in the group any more."""
         group = self._groups.get(number)
         if group is not None and group.doomed:
-            self._kill(number, group)
+            group.kill()
 
     def over(self, number: int) -> None:
         """Its command runs no more, or never did: the group goes when nothing is left in it."""
         group = self._groups.get(number)
         if group is not None:
-            self._settle(number, group)
+            group.settle()
 
     def end(self, number: int, then: Callable[[], object], *, begun: bool) -> None:
         """Kill all that is in it; `then` is called when all of it is gone: at once, if it is.
@@ -92,43 +123,14 @@ class Groups:
             return
         group.then.append(then)
         if begun:
-            self._kill(number, group)
+            group.kill()
         else:
             group.doomed = True
 
     def close(self) -> None:
         """The agent is gone, and everything in these groups: who waits for that is told."""
-        for group in self._groups.values():
-            self._forget(group)
-        self._groups.clear()
-
-    def _kill(self, number: int, group: _Group) -> None:
-        boot.write(f"{group.path}/cgroup.kill", "1")
-        self._settle(number, group)
-
-    def _settle(self, number: int, group: _Group) -> None:
-        """Remove it if it is empty; else when it becomes so, which cgroup.events tells."""
-        while not _removed(group.path):
-            if group.events < 0:
-                group.events = os.open(f"{group.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-                self._loop.watch(
-                    group.events, select.EPOLLPRI, lambda _events: self._settle(number, group)
-                )
-            # Reading says that we have seen it: what changes from now on is told.
-            if b"populated 0" not in os.pread(group.events, 4096, 0):
-                return
-        if self._groups.get(number) is group:
-            del self._groups[number]
-        self._forget(group)
-
-    def _forget(self, group: _Group) -> None:
-        if group.events >= 0:
-            self._loop.forget(group.events)
-            os.close(group.events)
-            group.events = -1
-        waiting, group.then = group.then, []
-        for then in waiting:
-            then()
+        for group in list(self._groups.values()):
+            group.forget()
 
 
 def _make(path: str) -> None:

@@ -59,7 +59,9 @@ class Jail:
             return False
         try:
             number = request["id"]
-            if request["op"] == "exec":
+            if request["op"] == "ping":
+                self._send({"op": "pong"})
+            elif request["op"] == "exec":
                 try:
                     self._start(number, request, fds)
                 except StartError as error:

@@ -1,4 +1,4 @@
-"""The supervisor's event loop: epoll, one callback a file descriptor, timers none.
+"""The supervisor's event loop: epoll, one callback a file descriptor, one timer.
 
 One thread, no tasks: under emulation every import and every thread costs, and PID 1 has little to
 do but move bytes.
@@ -7,6 +7,7 @@ do but move bytes.
 from __future__ import annotations
 
 import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Loop:
         self._callbacks: dict[int, Callable[[int], object]] = {}
         self._interest: dict[int, int] = {}
         self._running = True
+        self._tick: Callable[[], object] | None = None
+        self._interval = self._due = 0.0
 
     def watch(self, fd: int, interest: int, callback: Callable[[int], object]) -> None:
         """Call `callback(events)` when fd is ready for `interest`; replaces an earlier watch."""
@@ -41,6 +44,22 @@ class Loop:
             del self._callbacks[fd]
             self._epoll.unregister(fd)
 
+    def every(self, seconds: float, tick: Callable[[], object]) -> None:
+        """Call `tick` so often; later ones replace earlier ones."""
+        self._tick, self._interval = tick, seconds
+        self._due = time.monotonic() + seconds
+
+    def _wait(self) -> float | None:
+        """Seconds until the timer is due; calls it when it is."""
+        if self._tick is None:
+            return None
+        left = self._due - time.monotonic()
+        if left > 0:
+            return left
+        self._due = time.monotonic() + self._interval
+        self._tick()
+        return 0.0  # what that has to say is written after this turn
+
     def stop(self) -> None:
         """Leave `run` after the current callback."""
         self._running = False
@@ -52,7 +71,7 @@ class Loop:
         same turn closed a ready descriptor and the number was taken again.
         """
         while self._running:
-            for fd, events in self._epoll.poll():
+            for fd, events in self._epoll.poll(self._wait()):
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     callback(events)

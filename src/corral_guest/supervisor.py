@@ -13,10 +13,13 @@ import termios
 import time
 
 from . import agent as agents
-from . import boot, carrier, freezer, linux, wire
+from . import boot, carrier, linux, wire
+from .agent import plain
 from .commands import RPC_FAILED, Command, Commands
 from .forwarder import Forwarder
+from .jails import Jails
 from .loop import READ, WRITE, Loop
+from .vitals import BEAT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +39,8 @@ class Supervisor:
         self._channel = wire.Connection()
         self._commands = Commands(loop, self._channel)
         self._stranded: list[Commands] = []  # of hosts before this one
-        self._forwarder = Forwarder(loop, self._channel)
-        self._agents: dict[int, agents.Agent] = {}
+        self.forwarder = Forwarder(loop, self._channel)
+        self.jails = Jails(loop, self)
         self._children: dict[int, Command] = {}
         self._events = boot.DeviceEvents()
         self._methods = {
@@ -45,8 +48,9 @@ class Supervisor:
             "clock": self._clock,
             "carrier": self._carrier,
             "setup": self._setup,
-            "jail": self._make_jail,
+            "jail": self.jails.make,
             "agent": self._agent,
+            "agents": self._report,
             "exec": self._exec,
             "signal": self._signal,
             "end": self._end,
@@ -86,7 +90,7 @@ class Supervisor:
                 call = wire.parse_message(event.body)
                 if isinstance(call, wire.Request):
                     self._call(call)
-            elif not self._forwarder.handle(event):
+            elif not self.forwarder.handle(event):
                 self._commands.handle(event)
 
     def _read(self) -> bytes:
@@ -111,7 +115,7 @@ class Supervisor:
                 channel.write_to(lambda view: os.write(self._port, view[:32768]))
                 if not channel.pending_output:
                     self._commands.room()
-                    self._forwarder.room()
+                    self.forwarder.room()
         except BlockingIOError:
             self._loop.watch(self._port, READ | WRITE, self._readable)
         except ConnectionError:
@@ -128,7 +132,7 @@ class Supervisor:
                 result = method(call.id, call.params)
             except (OSError, ValueError, KeyError, TypeError, wire.StreamError) as error:
                 number = error.errno if isinstance(error, OSError) else None
-                text = f"{call.method}: {_plain(error)}"
+                text = f"{call.method}: {plain(error)}"
                 body = wire.error(call.id, RPC_FAILED, text, {"errno": number})
             else:
                 if result is None:
@@ -164,7 +168,7 @@ class Supervisor:
         self._port = port
         self._channel = wire.Connection()
         self._commands = Commands(self._loop, self._channel)
-        self._forwarder = Forwarder(self._loop, self._channel)
+        self.forwarder = Forwarder(self._loop, self._channel)
         self._loop.watch(port, READ, self._readable)
 
     def _setup(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -172,30 +176,20 @@ class Supervisor:
         agents.mount_share(self._events, params["toolbox"], agents.TOOLBOX, linux.MS_RDONLY)
         return {}
 
-    def _make_jail(self, request: int, params: dict[str, Any]) -> None:
-        """Make an agent's jail, still without a tree; answered when it is there."""
-        agent = agents.Agent(params, self._loop)
-        agent.make()
-        self._agents[agent.number] = agent
-        assert agent.socket is not None
-        agent.call = request
-        self._loop.watch(agent.socket.fileno(), READ, lambda _events: self._heard(agent))
-
     def _agent(self, request: int, params: dict[str, Any]) -> None:
         """Give an agent's jail its tree; answered when commands can be started in it."""
-        agent = self._jail(params["number"])
-        agent.furnish(params, self._events)
-        # While the jail puts its tree in place: that is answered when we listen again.
-        if params["network"] is not None:
-            self._forwarder.begin(agent, params["network"])
-        agent.call = request
+        self.jails.furnish(request, params, self._events)
+
+    def _report(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
+        """How all agents are."""
+        return {"agents": self.jails.report()}
 
     def _dial(self, request: int, params: dict[str, Any]) -> None:
         """Connect a stream to a port of an agent's loopback; answered when it is."""
-        self._forwarder.dial(request, params, self._jail(params["agent"]))
+        self.forwarder.dial(request, params, self.jails.find(params["agent"]))
 
     def _exec(self, request: int, params: dict[str, Any]) -> None:
-        agent = self._jail(params["agent"]) if params["agent"] else None
+        agent = self.jails.find(params["agent"]) if params["agent"] else None
         command, theirs = self._commands.create(request, params, agent)
         message = {
             "op": "exec",
@@ -217,7 +211,7 @@ class Supervisor:
             reason = {"errno": error.errno, "what": "program" if agent is None else ""}
             self._commands.failed(command, reason)
             if agent is not None:
-                agent.groups.over(command.number)
+                self.jails.ended(agent, command.number)
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -231,12 +225,6 @@ class Supervisor:
         pid = os.posix_spawn(argv[0], argv, message["env"], file_actions=actions, setsid=True)
         self._children[pid] = command
         self._commands.started(command, -1)
-
-    def _jail(self, number: int) -> agents.Agent:
-        agent = self._agents.get(number)
-        if agent is None:
-            raise OSError(0, "the jail has ended")
-        return agent
 
     def _signal(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
         command = self._commands.find(params["exec"])
@@ -257,13 +245,13 @@ class Supervisor:
         A command that has ended itself may have left something behind.
         """
         number, channel = params["exec"], self._channel
-        found = self._owner(number)
+        found = self.owner(number)
         command = found[1] if found is not None else None
 
         def gone() -> None:
             channel.send_message(wire.response(request, {}))
 
-        for agent in self._agents.values():
+        for agent in self.jails:
             if number in agent.groups:
                 agent.groups.end(number, gone, begun=command is None or not command.request)
                 return
@@ -277,9 +265,7 @@ class Supervisor:
         return {}
 
     def _kill(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
-        agent = self._agents.get(params["agent"])
-        if agent is not None:
-            agent.kill()
+        self.jails.kill(params["agent"])
         return {}
 
     def _sync(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +285,7 @@ class Supervisor:
         The machine is about to be saved: both directions of the channel are empty then, so that
         a copy's host, which knows nothing of what went on, can begin anew.
         """
-        freezer.freeze([agent.cgroup for agent in self._agents.values()])
+        self.jails.freeze()
         os.sync()
         self._channel.send_message(wire.response(request, {}))
         self._channel.hold()
@@ -308,7 +294,7 @@ class Supervisor:
         """Go on: the answer to `freeze`, whatever became of that. Meanwhile the clock stood."""
         time.clock_settime_ns(time.CLOCK_REALTIME, params["clock"])
         self._channel.release()
-        freezer.thaw([agent.cgroup for agent in self._agents.values()])
+        self.jails.thaw()
         return {}
 
     def _attach(self, request: int, _params: dict[str, Any]) -> None:
@@ -321,99 +307,38 @@ class Supervisor:
         self._stranded.append(self._commands)
         self._channel = wire.Connection()
         self._commands = Commands(self._loop, self._channel)
-        self._forwarder.attach(self._channel)
+        self.forwarder.attach(self._channel)
         last = max(each.last for each in self._stranded)
-        last = max([last, *(agent.groups.last for agent in self._agents.values())])
+        last = max([last, *(agent.groups.last for agent in self.jails)])
         self._channel.send_message(wire.response(request, {"next": last + 1}))
 
     def _identify(self, _id: int, params: dict[str, Any]) -> dict[str, Any]:
         """A copy becomes a machine of its own: agents are told another host name and id."""
         for identity in params["agents"]:
-            agent = self._agents.get(identity["number"])
+            agent = self.jails.get(identity["number"])
             if agent is not None:
                 agent.identify(identity)
         return {}
 
-    def _all_commands(self) -> list[Commands]:
+    def all_commands(self) -> list[Commands]:
+        """This host's, and those that earlier hosts have left."""
         return [self._commands, *self._stranded]
 
-    def _owner(self, number: object) -> tuple[Commands, Command] | None:
+    def answer(self, request: int) -> None:
+        """Tell the host that what it asked for is done."""
+        self._channel.send_message(wire.response(request, {}))
+
+    def refuse(self, request: int, text: str) -> None:
+        """Tell the host that what it asked for cannot be."""
+        self._channel.send_message(wire.error(request, RPC_FAILED, text, {}))
+
+    def owner(self, number: object) -> tuple[Commands, Command] | None:
         """The command of that number, and where it belongs."""
-        for commands in self._all_commands():
+        for commands in self.all_commands():
             command = commands.find(number)
             if command is not None:
                 return commands, command
         return None
-
-    # Jails
-
-    def _heard(self, agent: agents.Agent) -> None:
-        try:
-            reply = agent.reply()
-        except BlockingIOError:
-            return
-        if reply is None:
-            self._lost(agent)
-            return
-        message, fds = reply
-        operation = message.get("op")
-        found = self._owner(message.get("id"))
-        if operation in ("made", "up") and agent.call is not None:
-            self._channel.send_message(wire.response(agent.call, {}))
-            agent.call = None
-        elif operation == "lost":
-            number = message.get("errno")
-            agent.reason = os.strerror(number) if type(number) is int else ""
-        elif found is not None and found[1].agent is agent:
-            self._heard_of(agent, *found, operation, message, fds)
-        for fd in fds:
-            os.close(fd)
-
-    def _heard_of(
-        self,
-        agent: agents.Agent,
-        commands: Commands,
-        command: Command,
-        operation: object,
-        message: dict[str, Any],
-        fds: list[int],
-    ) -> None:
-        """What a jail says of one of its commands. Takes the descriptors that it uses."""
-        if operation == "started" and command.request:
-            # Only a terminal comes with a descriptor, and the loop can watch every terminal.
-            terminal = bool(fds)
-            if terminal == bool(command.ours) or (terminal and not os.isatty(fds[0])):
-                commands.failed(command, {})
-            else:
-                commands.started(command, fds.pop(0) if fds else -1)
-            agent.groups.started(command.number)
-        elif operation == "failed" and command.request:
-            commands.failed(command, message)
-            agent.groups.over(command.number)
-        elif operation == "exited" and not command.request:
-            status = message.get("status")
-            status = status if type(status) is int and 0 <= status <= 255 else 255
-            commands.exited(command, status)
-            agent.groups.over(command.number)
-
-    def _lost(self, agent: agents.Agent) -> None:
-        """The jail is gone: so are its commands."""
-        assert agent.socket is not None
-        self._loop.forget(agent.socket.fileno())
-        self._forwarder.end(agent.number)
-        agent.close()
-        agent.kill()
-        self._agents.pop(agent.number, None)
-        if agent.call is not None:
-            text = f"the jail ended while starting {agent.reason}".rstrip()
-            body = wire.error(agent.call, RPC_FAILED, text, {})
-            self._channel.send_message(body)
-        for commands in self._all_commands():
-            for command in commands.of_agent(agent):
-                if command.request:
-                    commands.failed(command, {"text": "the jail has ended"})
-                else:
-                    commands.exited(command, 128 + signal.SIGKILL)
 
     def reap(self) -> None:
         """Collect ended children."""
@@ -425,16 +350,10 @@ class Supervisor:
             if pid == 0:
                 return
             command = self._children.pop(pid, None)
-            found = self._owner(command.number) if command is not None else None
+            found = self.owner(command.number) if command is not None else None
             if found is not None:
                 code = os.waitstatus_to_exitcode(status)
                 found[0].exited(found[1], code if code >= 0 else 128 - code)
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error}"
 
 
 def _bytes_text(text: str) -> str:
@@ -473,6 +392,7 @@ def serve() -> None:
         supervisor.reap()
 
     loop.watch(wake_read, READ, woken)
+    loop.every(BEAT, supervisor.jails.beat)
     supervisor.tell("ready", {"version": wire.VERSION, "kernel": os.uname().release})
     supervisor.flush()
     loop.run(supervisor.flush)

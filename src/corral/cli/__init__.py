@@ -24,6 +24,7 @@ VERBS = {
     "inspect": ("inspect", "Print all that is known of a sandbox, as JSON."),
     "logs": ("logs", "Show what happened in a sandbox."),
     "events": ("events", "Print what happened in sandboxes, as JSON lines."),
+    "agents": ("agents", "Show how the agents of a sandbox are."),
     "stats": ("stats", "Show what sandboxes use of this machine."),
     "transcript": ("transcript", "Show what agents and their models said."),
     "net": ("net", "Show what a sandbox reached on the network, may reach, and needs."),

@@ -40,6 +40,10 @@ class Spent(Struct, kw_only=True):
         else:
             self.usd += cost
 
+    def __add__(self, other: Spent) -> Spent:
+        fields = self.__struct_fields__
+        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in fields})
+
 
 class Account(Struct, kw_only=True):
     """Of a sandbox: gateway -> agent's number -> what it spent.

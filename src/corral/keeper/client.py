@@ -22,6 +22,7 @@ from ..errors import (
     StreamResetError,
 )
 from ..policy import Publish
+from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
 from . import messages
 from .door import SOCKET, peer_uid
@@ -165,6 +166,14 @@ class Kept:
     async def stats(self) -> dict[str, Any]:
         """What it uses."""
         return await self._object("stats")
+
+    async def agent_rows(self) -> tuple[messages.AgentRow, ...]:
+        """How its agents are, what they do and what they spent."""
+        return messages.read(await self._object("agents"), messages.Agents).agents
+
+    async def agents(self) -> tuple[AgentStatus, ...]:
+        """As `Sandbox.agents`."""
+        return tuple(row.status for row in await self.agent_rows())
 
     async def publish(self, publish: Publish) -> Port:
         """As `Sandbox.publish`, until the sandbox stops. Raises PortError."""

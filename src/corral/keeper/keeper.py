@@ -25,13 +25,16 @@ from ..events import (
     Report,
     json_line,
 )
+from ..gateway.account import Spent
 from ..journal import Journal, Syncing
 from ..paths import log_dir
 from ..plan import Plan
 from ..policy import Publish
-from ..sandbox import Execution, Usage
+from ..sandbox import AgentStatus, Execution, Usage
+from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
 from ..terminals.recordings import RECORDINGS
+from .messages import AgentRow
 from .model import State
 from .running import Running
 from .sessions import Sessions
@@ -72,6 +75,9 @@ class Box(Protocol):
     async def usage(self, *, myself: bool = False) -> Usage:
         """What it uses of the host."""
 
+    async def agents(self) -> tuple[AgentStatus, ...]:
+        """How its agents are."""
+
     async def publish(self, publish: Publish) -> Port:
         """Have a port of the host lead into it."""
 
@@ -111,6 +117,7 @@ class Keeper:
         self.grace = STOP_GRACE
         self.syncing = Syncing()
         self.sessions = Sessions(self, lambda: log_dir(name) / RECORDINGS, self.syncing)
+        self.task_of: Callable[[int], str | None] = lambda _agent: None  # what an agent works on
         self._numbers = itertools.count(1)
         self._further = report
         self._changing = asyncio.Lock()  # pause, resume, save
@@ -293,6 +300,19 @@ class Keeper:
             "commands": len(self.running),
             "usage": msgspec.to_builtins(usage),
         }
+
+    async def agents(self) -> tuple[AgentRow, ...]:
+        """How its agents are, what they do and what they spent."""
+        statuses = await self._running_box().agents()
+        account = await asyncio.to_thread(spent, self.name)
+        return tuple(
+            AgentRow(
+                status=each,
+                task=self.task_of(each.number),
+                spent=account.get(each.number, Spent()),
+            )
+            for each in statuses
+        )
 
     async def publish(self, publish: Publish) -> Port:
         """Have a port of the host lead into it, until it stops. Raises PortError."""

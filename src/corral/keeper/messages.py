@@ -12,6 +12,7 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     fork    {names}                                -> Forked
     stop    {timeout}                              -> {}, later the notification `gone`
     inspect {}, stats {}                           -> an object
+    agents  {}                                     -> Agents
     publish {publish}, unpublish {port, address}   -> Port
     published {}                                   -> Published
     follow  {what, stream}                         -> {}, then the stream carries a log
@@ -39,7 +40,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from ..errors import ChannelError
+from ..gateway.account import Spent
 from ..policy import Publish
+from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
 from .model import State
 from .sessions import Info
@@ -209,6 +212,23 @@ class Sessions(_Message, frozen=True, kw_only=True):
     """Those that there are."""
 
     sessions: tuple[Info, ...]
+
+
+class AgentRow(_Message, frozen=True, kw_only=True):
+    """How one agent is, what it does and what it spent at gateways.
+
+    task: in a few printable words; None: none.
+    """
+
+    status: AgentStatus
+    task: str | None = None
+    spent: Spent = msgspec.field(default_factory=Spent)
+
+
+class Agents(_Message, frozen=True, kw_only=True):
+    """All agents, by number."""
+
+    agents: tuple[AgentRow, ...]
 
 
 class FollowCall(_Message, frozen=True, kw_only=True):

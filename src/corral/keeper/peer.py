@@ -71,6 +71,7 @@ class Peer:
             "stop": self._stop,
             "inspect": self._inspect,
             "stats": self._stats,
+            "agents": self._agents,
             "publish": self._publish,
             "unpublish": self._unpublish,
             "published": self._published,
@@ -212,6 +213,9 @@ class Peer:
 
     async def _stats(self, _params: dict[str, Any]) -> dict[str, Any]:
         return await self._keeper.stats()
+
+    async def _agents(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return messages.write(messages.Agents(agents=await self._keeper.agents()))
 
     async def _publish(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read(params, messages.PublishCall)

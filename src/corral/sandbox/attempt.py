@@ -32,6 +32,7 @@ from ..events import Notice, Phase, Report
 from ..plan import Export
 from ..proc import crash_point
 from ..templates import Template, mark_broken
+from .agents import Agents
 from .checkpoint import attach, identify, thaw
 from .descriptors import connect, memfd
 from .disk import Disk
@@ -151,7 +152,7 @@ class Attempt:
         crash_point("copy-attached")
         await machine.why_gone.guard(wake(channel, self._plan))
         sandbox = await self._sandbox(stack, channel, next_command)
-        await sandbox.or_lost(identify(channel, self._plan))
+        await sandbox.or_lost(identify(channel, self._plan, sandbox.machine_id))
         await sandbox.or_lost(thaw(channel))
         crash_point("copy-awake")
         return sandbox
@@ -211,7 +212,6 @@ class Attempt:
         why_gone = self._machine.why_gone
         self._waiting_for = "the guest to mount its folders and start the jail"
         self._report(Phase(name="agent", message="setting up the guest"))
-        machine_id = secrets.token_hex(16)
         try:
             awake = asyncio.ensure_future(why_gone.guard(self._wake(channel)))
             if self._plan.machine.carrier == "vsock":
@@ -219,6 +219,7 @@ class Attempt:
                 channel = await self._change_carrier(stack, channel)
             sandbox = await self._sandbox(stack, channel)
             # The guest does one after the other; nothing waits here in between.
+            machine_id = sandbox.machine_id
             agents = [{**agent.setup, "machine_id": machine_id} for agent in self._plan.agents]
             await sandbox.or_lost(
                 _together(
@@ -247,7 +248,12 @@ class Attempt:
             gateway=machine.gateway,
         )
         traffic = await stack.enter_async_context(outward)
-        return Sandbox(self._plan, self._machine, channel, self._ports, traffic, first=first)
+        agents = await stack.enter_async_context(
+            Agents(self._plan, channel, self._report).watched()
+        )
+        return Sandbox(
+            self._plan, self._machine, channel, self._ports, traffic, agents, first=first
+        )
 
     async def _wake(self, channel: Channel) -> None:
         await wake(channel, self._plan)

@@ -9,7 +9,6 @@ knows. A copy is given its clock, its randomness and its names before its agents
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -102,13 +101,13 @@ async def attach(channel: Channel) -> int:
     return number
 
 
-async def identify(channel: Channel, plan: Plan) -> None:
-    """Give a copy the names of its plan, and machine ids that nobody else has."""
+async def identify(channel: Channel, plan: Plan, machine_id: str) -> None:
+    """Give a copy the names of its plan, and a machine id that nobody else has."""
     agents = [
         {
             "number": agent.number,
             "hostname": agent.setup["hostname"],
-            "machine_id": secrets.token_hex(16),
+            "machine_id": machine_id,
             "files": agent.setup["files"],
         }
         for agent in plan.agents

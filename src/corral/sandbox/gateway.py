@@ -10,7 +10,8 @@ import msgspec
 
 from ..errors import HostError
 from ..events import Report
-from ..gateway.config import Config
+from ..gateway.account import Account, Spent
+from ..gateway.config import SPENT, Config
 from ..host import Facts
 from ..paths import log_dir, state_dir
 from ..plan import Plan
@@ -55,6 +56,25 @@ async def opened_gateway(
     )
     async with opened(door, helpers, run_folder, facts, environ, report):
         yield lambda agent: run_folder / "sockets" / f"gateway-{agent}"
+
+
+def spent(name: str) -> dict[int, Spent]:
+    """What each agent of the sandboxes called `name` has spent, at all gateways together.
+
+    Empty where nothing is known of it.
+    """
+    folder = existing_folder(name)
+    if folder is None:
+        return {}
+    try:
+        account = msgspec.json.decode((folder / SPENT).read_bytes(), type=Account)
+    except (OSError, msgspec.MsgspecError):  # the gateway tells of one that cannot be read
+        return {}
+    found: dict[int, Spent] = {}
+    for agents in account.gateways.values():
+        for number, each in agents.items():
+            found[number] = found.get(number, Spent()) + each
+    return found
 
 
 def gateway_folder(name: str) -> Path:

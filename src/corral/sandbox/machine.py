@@ -169,7 +169,8 @@ class Machine:
 
     async def channel(self, stack: contextlib.AsyncExitStack, end: socket.socket) -> Channel:
         """A channel to the guest; when it ends, the machine counts as gone."""
-        handlers: dict[str, Handler] = {"ready": self._on_ready, "exited": _ignore}
+        handlers: dict[str, Handler] = {"ready": self._on_ready}
+        handlers |= dict.fromkeys(("exited", "agent", "heartbeat"), _ignore)
         channel = await stack.enter_async_context(await Channel.start(end, handlers))
         watch = asyncio.create_task(self._watch(channel), name="watch-channel")
         stack.callback(watch.cancel)
@@ -207,4 +208,4 @@ class Machine:
 
 
 def _ignore(_params: dict[str, object]) -> None:
-    """Before a Sandbox listens, no command runs."""
+    """Before a Sandbox listens, no command runs, and no agent is up."""

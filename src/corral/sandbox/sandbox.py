@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..plan import Plan
 from ..policy import Publish
+from .agents import Agents, AgentStatus
 from .checkpoint import save
 from .machine import Machine
 from .network import Traffic
@@ -43,6 +44,7 @@ class Sandbox:
         channel: Channel,
         ports: Ports,
         traffic: Traffic,
+        agents: Agents,
         *,
         first: int = 1,
     ) -> None:
@@ -51,6 +53,7 @@ class Sandbox:
         """
         self.ports = ports
         self._traffic = traffic
+        self._agents = agents
         self.plan = plan
         self.machine = machine
         self.folder = machine.folder
@@ -165,6 +168,11 @@ class Sandbox:
         return self.ports.listed()
 
     @property
+    def machine_id(self) -> str:
+        """What its agents' /etc/machine-id says."""
+        return self._agents.machine_id
+
+    @property
     def open_streams(self) -> int:
         """How many byte streams to the guest are open."""
         return self._channel.open_streams
@@ -187,7 +195,11 @@ class Sandbox:
 
     async def kill(self, agent: int = 1) -> None:
         """End every process of an agent at once."""
-        await self._channel.call("kill", {"agent": agent}, timeout=CALL_TIMEOUT)
+        await self._agents.kill(agent)
+
+    async def agents(self) -> tuple[AgentStatus, ...]:
+        """How its agents are, by number. Raises ChannelError, SandboxGoneError."""
+        return await self.or_lost(self._agents.listed())
 
     async def sync(self) -> None:
         """Have the guest write everything back to the shares."""

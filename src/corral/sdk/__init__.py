@@ -3,6 +3,7 @@
 Written once, for asyncio (`AsyncSandbox`); `Sandbox` runs the same on a thread of its own.
 """
 
+from ..sandbox.agents import AgentStatus
 from ..sandbox.files import Copied, FileInfo, Files
 from .blocking import BlockingFiles, BlockingPorts, BlockingReview, Lines, Process, Sandbox
 from .options import Options, Spec
@@ -12,6 +13,7 @@ from .review import Change, Review
 from .sandbox import AsyncSandbox
 
 __all__ = [
+    "AgentStatus",
     "AsyncLines",
     "AsyncProcess",
     "AsyncSandbox",

@@ -365,6 +365,8 @@ class Sandbox:
         """Where its workspace is on the host; None before it starts."""
         return self._inner.workspace
 
+    agent_states = blocking(AsyncSandbox.agent_states)
+
     def fork(self, *, workspace: str | os.PathLike[str] | None = None) -> Self:
         """A copy that goes on from here, which runs already; see AsyncSandbox.fork.
 

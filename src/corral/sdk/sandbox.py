@@ -16,7 +16,7 @@ from ..events import Event, Notice, Report
 from ..host.limits import capacity
 from ..plan import Plan
 from ..review.working import working_copy
-from ..sandbox import Parts, host_facts, make_plan, prepare, start, sweep
+from ..sandbox import AgentStatus, Parts, host_facts, make_plan, prepare, start, sweep
 from ..sandbox import Sandbox as Machine
 from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
@@ -37,6 +37,9 @@ _SIZE = (24, 80)  # rows and columns of a terminal, unless told otherwise
 
 class Box(Executor, Publishing, Protocol):
     """What is behind a sandbox: a machine of ours, or one that a keeper has."""
+
+    async def agents(self) -> tuple[AgentStatus, ...]:
+        """How its agents are."""
 
 
 class AsyncSandbox:
@@ -234,6 +237,13 @@ class AsyncSandbox:
         """The same of one of several agents."""
         self.alive()
         return Review(self._name, agent=agent)
+
+    async def agent_states(self) -> tuple[AgentStatus, ...]:
+        """How its agents are, by number: state, processes, memory, processor time and more.
+
+        Raises SandboxGoneError.
+        """
+        return await self.alive().agents()
 
     async def exec(
         self,

@@ -24,7 +24,7 @@ from corral.errors import GuestError, StreamResetError
 from corral_guest import freezer, groups, wire
 from corral_guest.agent import MAX_REPLY, MAX_REQUEST, Agent
 from corral_guest.groups import Groups
-from corral_guest.loop import READ, Loop
+from corral_guest.loop import Loop
 from corral_guest.supervisor import Supervisor
 
 
@@ -43,10 +43,8 @@ class Guest:
         self.agent.socket, self.jail = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.agent.socket.setblocking(False)
         self.jail.settimeout(20)
-        self.supervisor._agents[1] = self.agent
-        self.loop.watch(
-            self.agent.socket.fileno(), READ, lambda _: self.supervisor._heard(self.agent)
-        )
+        self.supervisor.jails.adopt(self.agent)
+        self.agent.vitals.told = "starting"
         self.fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor")
         self._thread.start()
@@ -93,6 +91,8 @@ class Host:
         self.channel = channel
         self.exits: asyncio.Queue[dict[str, object]] = asyncio.Queue()
         channel.handle("exited", self.exits.put_nowait)
+        self.states: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+        channel.handle("agent", self.states.put_nowait)
 
     async def call(self, method: str, **params: object) -> object:
         return await self.channel.call(method, params, timeout=20)
@@ -566,3 +566,46 @@ async def test_too_many_commands_that_left_something_behind_are_refused(
     with pytest.raises(GuestError) as caught:
         await task
     assert caught.value.data["errno"] == errno.EAGAIN
+
+
+# States
+
+
+async def test_the_host_is_told_of_states_and_hears_all_when_it_asks(both: Both) -> None:
+    guest, host = both
+    guest.agent.vitals.up = True
+    await _begun(guest, host, 5)
+    assert await host.states.get() == {"number": 1, "state": "working", "reason": ""}
+    answer = await host.call("agents")
+    assert isinstance(answer, dict)
+    (row,) = answer["agents"]
+    assert (row["number"], row["state"], row["commands"]) == (1, "working", 1)
+    guest.say({"op": "exited", "id": 5, "status": 0})
+    assert await host.states.get() == {"number": 1, "state": "idle", "reason": ""}
+    guest.jail.close()
+    assert await host.states.get() == {
+        "number": 1,
+        "state": "dead",
+        "reason": "its jail has ended",
+    }
+    answer = await host.call("agents")
+    assert isinstance(answer, dict)
+    assert [row["state"] for row in answer["agents"]] == ["dead"]
+
+
+async def test_what_a_jail_says_of_itself_makes_no_state(both: Both) -> None:
+    """However much it says: only the host's commands, silence and an end change its state."""
+    guest, host = both
+    guest.agent.vitals.up = True
+    guest.agent.vitals.told = "idle"
+    noise: list[object] = [
+        {"op": "pong"},
+        {"op": "agent", "state": "dead"},
+        {"op": "exited", "id": 5, "status": 0},
+        {"op": "started", "id": 5},
+    ]
+    for message in noise * 20:
+        await asyncio.to_thread(guest.say, message)
+    await _begun(guest, host, 5)
+    assert (await host.states.get())["state"] == "working"
+    assert host.states.empty()

@@ -24,7 +24,8 @@ from corral.keeper.server import Server
 from corral.keeper.store import Record, boot_id
 from corral.plan import Plan
 from corral.policy import Publish
-from corral.sandbox import Execution, Usage
+from corral.sandbox import AgentStatus, Execution, Usage
+from corral.sandbox.agents import State
 from corral.sandbox.ports import Port, Ports
 from corral.sandbox.run_folder import run_folder
 from corral.spec import load_spec
@@ -180,6 +181,12 @@ class ScriptedBox:
     async def usage(self, *, myself: bool = False) -> Usage:
         assert myself
         return Usage(processes=12, cpu=1.5, memory=64 << 20, ram=32 << 20, disk=0)
+
+    async def agents(self) -> tuple[AgentStatus, ...]:
+        return (
+            AgentStatus(number=1, state=State.WORKING, pids=4, memory=5 << 20, cpu=1.25, quiet=2.0),
+            AgentStatus(number=2, state=State.DEAD, reason="it had no memory left", oom_kills=3),
+        )
 
     async def publish(self, publish: Publish) -> Port:
         return self.ports.bind(publish)

@@ -33,6 +33,7 @@ from corral.keeper.client import connect
 from corral.keeper.model import Problem
 from corral.keeper.store import Record
 from corral.policy import Publish
+from corral.sandbox.gateway import gateway_folder
 from corral_guest import wire
 
 from .conftest import Kept, Program, read_all
@@ -359,6 +360,38 @@ async def test_what_runs_and_what_it_uses_is_told(kept: Kept) -> None:
         stats = await box.stats()
         assert stats["state"] == "running"
         assert stats["usage"]["memory"] > 1 << 20
+
+
+async def test_agents_come_with_what_they_do_and_what_they_spent(kept: Kept) -> None:
+    folder = gateway_folder(kept.keeper.name)
+    spent = {"requests": 2, "input": 10, "output": 5, "usd": 0.25}
+    account = {"gateways": {"anthropic": {"1": spent}, "openai": {"1": spent}}}
+    (folder / "spent.json").write_text(json.dumps(account))
+    kept.keeper.task_of = {2: "analyze"}.get
+    async with connect(kept.name) as box:
+        first, second = await box.agent_rows()
+        assert (first.status.state, first.status.pids, first.task) == ("working", 4, None)
+        assert (first.spent.requests, first.spent.output, first.spent.usd) == (4, 10, 0.5)
+        assert (second.status.reason, second.task) == ("it had no memory left", "analyze")
+        assert second.spent.requests == 0
+        assert [each.number for each in await box.agents()] == [1, 2]
+    (folder / "spent.json").write_text("[")
+    async with connect(kept.name) as box:
+        assert (await box.agent_rows())[0].spent.requests == 0
+
+
+async def test_a_command_can_be_ended_also_when_it_has_ended_itself(kept: Kept) -> None:
+    kept.box.scripts = {"true": true, "idle": idle}
+    async with connect(kept.name) as box:
+        for name in ("true", "idle"):
+            execution = await box.exec([name])
+            if name == "true":
+                assert await execution.wait() == 0
+            await execution.end()
+            assert kept.box.programs[-1].ended
+        with pytest.raises(CorralError):
+            await box._call("end", {"exec": "1"})
+        await box._call("end", {"exec": 99})  # of no command of this client's: nothing happens
 
 
 async def test_ports_come_and_go_while_it_runs(kept: Kept) -> None:

@@ -21,7 +21,19 @@ PAIRS = [
 ]
 PUBLIC = {
     sdk.AsyncSandbox: {
-        *("accel", "close", "connect", "exec", "files", "fork", "name", "spawn", "start", "stream"),
+        *(
+            "accel",
+            "agent_states",
+            "close",
+            "connect",
+            "exec",
+            "files",
+            "fork",
+            "name",
+            "spawn",
+            "start",
+            "stream",
+        ),
         *("agents", "files_of", "ports", "review", "review_of", "workspace"),
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
