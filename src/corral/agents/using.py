@@ -86,11 +86,8 @@ def use(
     reached, added, gateways = reach(recipe, loaded, environ, share_auth=share_auth)
     inside = guest_home(loaded)
     taken = [cast("NamedShare", entry.value).target for entry in loaded.merged["share"]]
-    shares = [
-        (source, target)
-        for source, place in home.places
-        if not any(_overlap(target := inside + place[1:], other) for other in taken)
-    ]
+    places = [(source, inside + place[1:]) for source, place in home.places]
+    shares = [each for each in places if not any(_overlap(each[1], other) for other in taken)]
     passed = _passed(loaded)
     asked = {cast("NamedSecret", entry.value).name for entry in loaded.merged["network.secrets"]}
     return Use(
