@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -27,8 +28,14 @@ class Doors:
         gateway: Callable[[int], Path] | None,
         secrets: Sequence[Secret],
         intercept: Path | None,
+        allowed: Mapping[int, Collection[str]] = MappingProxyType({}),
     ) -> None:
+        """allowed: the names of gateways, of agents that may not use all of them."""
         self._gateways = {f"{name}.{GATEWAY_DOMAIN}" for name in gateways}
+        self._allowed = {
+            agent: {f"{name}.{GATEWAY_DOMAIN}" for name in names}
+            for agent, names in allowed.items()
+        }
         self._gateway = gateway
         self._intercept = intercept
         self.rules = tuple(_rule(secret, host) for secret in secrets for host in secret.hosts)
@@ -41,6 +48,8 @@ class Doors:
         """A connection to the gateway process, as this agent. Raises Denied and Failed."""
         if host.text not in self._gateways or self._gateway is None:
             raise Denied("no gateway of that name")
+        if host.text not in self._allowed.get(agent, self._gateways):
+            raise Denied("this agent may not use that gateway")
         if port != GATEWAY_PORT:
             raise Denied(f"a gateway is reached on port {GATEWAY_PORT}, by plain HTTP")
         return await self._open(self._gateway(agent), "the gateway")

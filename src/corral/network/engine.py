@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from corral.events import Report, silent
@@ -35,8 +35,9 @@ MAX_CONNECTIONS = 4096  # of all agents together, and half of the descriptors th
 class Engine:
     """Use it as an async context manager; leaving it ends every connection.
 
-    agents: the numbers of the sandbox's agents, others are refused. gateways: the names of the
-    gateways; `gateway` gives the Unix socket of the gateway process that means an agent. secrets:
+    agents: the numbers of the sandbox's agents, others are refused. networks: of agents with a
+    policy of their own. gateways: the names of the gateways; allowed: of agents that may use only
+    some of them, which; `gateway` gives the Unix socket of the gateway process that means an agent. secrets:
     connections to their hosts go to the interceptor's Unix socket `intercept`. report and journal
     get an `events.Connection` of each decision. resolve: in place of the host's resolver.
     """
@@ -46,7 +47,9 @@ class Engine:
         network: Network,
         *,
         agents: Collection[int],
+        networks: Mapping[int, Network] = MappingProxyType({}),
         gateways: Collection[str] = (),
+        allowed: Mapping[int, Collection[str]] = MappingProxyType({}),
         gateway: Callable[[int], Path] | None = None,
         secrets: Sequence[Secret] = (),
         intercept: Path | None = None,
@@ -54,9 +57,9 @@ class Engine:
         journal: Journal | None = None,
         resolve: Resolve | None = None,
     ) -> None:
-        self._agents = {agent: Usage(network.limits) for agent in agents}
-        self._network = network
-        self._doors = Doors(gateways, gateway, secrets, intercept)
+        self._networks = {agent: networks.get(agent, network) for agent in agents}
+        self._agents = {agent: Usage(own.limits) for agent, own in self._networks.items()}
+        self._doors = Doors(gateways, gateway, secrets, intercept, allowed)
         self._ledger = Ledger(report, journal)
         self._resolve = resolve or Resolver()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,7 +102,13 @@ class Engine:
         asked = self._asked(params)
         usage = self._agents[asked.agent]
         connection = Connection(
-            asked, stream, self._network, self._doors, usage, self._ledger, self._resolve
+            asked,
+            stream,
+            self._networks[asked.agent],
+            self._doors,
+            usage,
+            self._ledger,
+            self._resolve,
         )
         if self._closed:
             stream.reset("the sandbox ends")

@@ -90,8 +90,8 @@ def build(
         environment=tuple(environment),
         workdir=spec.run.workdir or own.workspace.path,
         watched=() if spec.workspace.read_only else layout.workspace.absent,
-        network=own.network,
-        gateways=tuple(each.name for each in own.gateways),
+        network=agent.network,
+        gateways=agent.gateways,
         restart=agent.restart,
     )
 

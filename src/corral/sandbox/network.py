@@ -81,6 +81,8 @@ async def egress(
         engine = Engine(
             plan.network,
             agents=agents,
+            networks={a.number: a.network for a in plan.agents if a.network is not None},
+            allowed={a.number: a.gateways for a in plan.agents if a.gateways is not None},
             gateways=[each.name for each in plan.gateways],
             gateway=gateway,
             secrets=plan.secrets,
