@@ -37,9 +37,9 @@ class Engine:
 
     agents: the numbers of the sandbox's agents, others are refused. networks: of agents with a
     policy of their own. gateways: the names of the gateways; allowed: of agents that may use only
-    some of them, which; `gateway` gives the Unix socket of the gateway process that means an agent. secrets:
-    connections to their hosts go to the interceptor's Unix socket `intercept`. report and journal
-    get an `events.Connection` of each decision. resolve: in place of the host's resolver.
+    some of them, which; `gateway` gives the Unix socket of the gateway process that means an agent.
+    secrets: connections to their hosts go to the interceptor's Unix socket `intercept`. report and
+    journal get an `events.Connection` of each decision. resolve: in place of the host's resolver.
     """
 
     def __init__(

@@ -75,8 +75,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     jail is what can be known before there is a workspace: a template holds jails made of it.
     environment: of every command. workdir: where commands start. watched: host paths whose
-    appearance is reported at the end. network: what it may reach, and gateways, by name, in place of
-    what the plan says for all. restart: when its jail, once lost, is made again.
+    appearance is reported at the end. network: what it may reach, and gateways, by name, in place
+    of what the plan says for all. restart: when its jail, once lost, is made again.
     """
 
     number: int
