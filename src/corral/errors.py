@@ -31,6 +31,7 @@
     │   ├── IsFolderError          it is a folder
     │   └── NotFolderError         it is none
     ├── ReviewError                changes cannot be held back, shown or applied
+    ├── TaskError                  a task is none, or there is no such task
     ├── PortError                  a port of this machine cannot be published
     └── UnsafeArchiveError         what a sandbox sent as its files would be unsafe here
 
@@ -231,6 +232,10 @@ class NotFolderError(FileError):
 
 class ReviewError(CorralError):
     """Changes of a sandbox under review cannot be held back, shown or applied."""
+
+
+class TaskError(CorralError):
+    """What was given to an agent is no task, cannot be taken, or is not known."""
 
 
 class PortError(CorralError):

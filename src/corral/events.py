@@ -86,6 +86,22 @@ class CommandEnded(Event, frozen=True, kw_only=True, tag="command-ended"):
     seconds: float
 
 
+class TaskBegan(Event, frozen=True, kw_only=True, tag="task-began"):
+    """An agent of a kept sandbox begins a task. task: its id."""
+
+    task: str
+    agent: int
+
+
+class TaskEnded(Event, frozen=True, kw_only=True, tag="task-ended"):
+    """A task has its result. status: done, failed, timeout, cancelled, error, lost."""
+
+    task: str
+    agent: int
+    status: str
+    seconds: float
+
+
 class Connection(Event, frozen=True, kw_only=True, tag="connection"):
     """A connection that an agent asked for: when it is decided, and, if it was made, at its end.
 

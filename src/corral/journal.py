@@ -187,7 +187,7 @@ def tail(path: Path, *, follow: bool = False) -> Iterator[bytes]:
     inotify(7) tells of it. Raises OSError.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    changes = _watch(path.parent) if follow else -1  # before the first look: nothing is missed
+    changes = watched(path.parent) if follow else -1  # before the first look: nothing is missed
     file = -1
     try:
         yield from _lines(contents(older(path)))
@@ -234,7 +234,7 @@ def _is_at(fd: int, path: Path) -> bool:
         return False
 
 
-def _watch(folder: Path) -> int:
+def watched(folder: Path) -> int:
     """A descriptor that can be read when something is written or made in the folder, or it goes."""
     import ctypes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,11 +75,12 @@ class Local:
         *,
         builtin: bool = False,
         environment: Mapping[str, str] | None = None,
+        workdir: str | None = None,
         **_options: object,
     ) -> LocalExecution:
         process = await asyncio.create_subprocess_exec(
             *((sys.executable, "-c", PROGRAM, *argv) if builtin else argv),
-            cwd=self.folder,
+            cwd=workdir or self.folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
             start_new_session=True,
             stdin=asyncio.subprocess.PIPE,
@@ -113,6 +115,15 @@ class LocalExecution:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if group else os.kill)(self._process.pid, number)
+
+    async def end(self) -> None:
+        await self.signal(signal.SIGKILL, group=True)
+        await self.wait()
+
+    @property
+    def status(self) -> int | None:
+        code = self._process.returncode
+        return None if code is None else code if code >= 0 else 128 - code
 
     async def resize(self, rows: int, columns: int) -> None:
         pass

@@ -34,6 +34,12 @@ class Execution:
         self.stdout = streams["stdout"]
         self.stderr = streams.get("stderr")
 
+    @property
+    def status(self) -> int | None:
+        """The exit status once it is known; None while it runs, and when the sandbox is gone."""
+        done = self._status.done() and not self._status.cancelled()
+        return self._status.result() if done and self._status.exception() is None else None
+
     async def wait(self) -> int:
         """The exit status as a shell gives it (128+n for signal n). Raises SandboxGoneError."""
         # Shielded: who stops waiting does not change how the command ends.

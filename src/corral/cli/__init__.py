@@ -13,6 +13,7 @@ VERBS = {
     "shell": ("shell", "Open a shell in a sandbox that is kept."),
     "attach": ("attaching", "Open a terminal of an agent that stays when you leave it."),
     "replay": ("replay", "Play a recording of an agent's terminal."),
+    "task": ("task", "Give an agent of a sandbox a task."),
     "diff": ("diff", "Show what a sandbox under review has changed."),
     "apply": ("apply", "Apply changes of a sandbox under review to your folder."),
     "discard": ("discard", "Throw changes of a sandbox under review away."),

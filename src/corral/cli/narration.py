@@ -49,6 +49,17 @@ def _ended(event: Mapping[str, Any]) -> str:
     )
 
 
+def _task_began(event: Mapping[str, Any]) -> str:
+    return f"task {event.get('task')} of agent {event.get('agent')} begins"
+
+
+def _task_ended(event: Mapping[str, Any]) -> str:
+    return (
+        f"task {event.get('task')} of agent {event.get('agent')}: {event.get('status')} "
+        f"after {event.get('seconds')} s"
+    )
+
+
 def _failed(event: Mapping[str, Any]) -> str:
     return "error: " + "\n  ".join(str(event[key]) for key in ("message", "hint") if event.get(key))
 
@@ -72,6 +83,8 @@ _TELL: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "notice": _notice,
     "command-started": _command,
     "command-ended": _ended,
+    "task-began": _task_began,
+    "task-ended": _task_ended,
     "connection": _connection,
     "failed": _failed,
 }

@@ -29,6 +29,7 @@ from .door import SOCKET, peer_uid
 from .model import VERSION, Problem
 from .sessions import Info
 from .store import Record
+from .task_client import KeptTasks
 
 T = TypeVar("T")
 Session = tuple[int, str]  # an agent's number, and the name
@@ -57,6 +58,7 @@ class Kept:
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self._next = 1
         self._ends: dict[int, asyncio.Future[int | None]] = {}
+        self.tasks = KeptTasks(channel, self._call)
         channel.handle("exited", self._exited)
         channel.handle("session-over", self._session_over)
         channel.handle("gone", self._gone)

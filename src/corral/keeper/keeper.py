@@ -33,6 +33,7 @@ from ..policy import Publish
 from ..sandbox import AgentStatus, Execution, Usage
 from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
+from ..tasks import Tasks
 from ..terminals.recordings import RECORDINGS
 from .messages import AgentRow
 from .model import State
@@ -112,6 +113,7 @@ class Keeper:
         self.state: State = "starting"
         self.box: Box | None = None
         self.saver: Saver | None = None
+        self.tasks: Tasks | None = None
         self.running: dict[int, Running] = {}
         self.stopping = asyncio.Event()
         self.grace = STOP_GRACE
@@ -193,6 +195,27 @@ class Keeper:
         self.report(CommandStarted(command=number, argv=shown))
         return running
 
+    @contextlib.asynccontextmanager
+    async def command(self, argv: Sequence[str], **options: Any) -> AsyncIterator[Execution]:
+        """A command of ours, with the options of `Sandbox.exec`, until the block is left."""
+        running = await self.exec(argv, **options)
+        try:
+            yield running.execution
+        finally:
+            status = running.execution.status
+            if status is None:
+                self.forget(running)
+            else:
+                self.ended(running, status)
+
+    def present_tasks(self) -> Tasks:
+        """The tasks of the sandbox. Raises SandboxStateError while there can be none."""
+        if self.tasks is None:
+            raise SandboxStateError(
+                f"the sandbox {self.name} is {self.state}.", hint="Try again when it is up."
+            )
+        return self.tasks
+
     def ended(self, running: Running, status: int) -> None:
         """A command ended."""
         seconds = round(time.time() - running.since, 3)
@@ -273,6 +296,8 @@ class Keeper:
                     await self.box.resume()
         self.become("stopping")
         await self.sessions.hang_up()
+        if self.tasks is not None:
+            self.tasks.stop()
         for running in list(self.running.values()):
             await _bounded(running.execution.signal(signal.SIGTERM, group=True))
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]

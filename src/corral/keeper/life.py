@@ -28,6 +28,7 @@ from .keeper import STOP_GRACE, Keeper
 from .model import VERSION, Problem, Request, State, Status
 from .server import Server
 from .store import Record, boot_id
+from .tasking import tasks_of
 
 DISK = "disk.qcow2"  # in the record's folder
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -181,10 +182,11 @@ class _Life:
                     asyncio.get_running_loop().remove_reader(abandoned)
                 machine = self._plan.machine
                 self._write(started=time.time(), accel=machine.accel, carrier=machine.carrier)
-                keeper.up(sandbox)
-                ready()
-                await sandbox.or_lost(keeper.stopping.wait())
-                await sandbox.or_lost(keeper.wind_down())
+                async with tasks_of(keeper, self._request.spec, self._plan, folder.name):
+                    keeper.up(sandbox)
+                    ready()
+                    await sandbox.or_lost(keeper.stopping.wait())
+                    await sandbox.or_lost(keeper.wind_down())
 
     def _saved(self, going: contextlib.ExitStack) -> Template | None:
         """What to go on from: None for a fresh start."""

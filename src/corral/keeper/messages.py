@@ -23,6 +23,11 @@ A client asks, the keeper answers; both are of one version of corral, which `hel
     session-type    {agent, session, data}         -> {}
     session-capture {agent, session, history}      -> {text}
     session-end     {agent, session}               -> {}
+    task    TaskCall                               -> {id}, once it is taken
+    task-follow {id, stream}                       -> {}, then the stream carries its messages, a
+                                                      line of JSON each; the result is the last
+    task-cancel {id}                               -> {}
+    task-list {}                                   -> {tasks}
 
     session-over {attachment, status}   its program ended; status: null when that is not known
     exited  {exec, status}       a command of this client's ended, all its output is under way
@@ -44,6 +49,7 @@ from ..gateway.account import Spent
 from ..policy import Publish
 from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
+from ..tasks.model import Summary
 from .model import State
 from .sessions import Info
 
@@ -236,6 +242,39 @@ class FollowCall(_Message, frozen=True, kw_only=True):
 
     what: Literal["events", "console"]
     stream: int
+
+
+class TaskCall(_Message, frozen=True, kw_only=True):
+    """A task for an agent, as JSON has it. id: wanted, or None."""
+
+    task: dict[str, Any]
+    agent: int = 1
+    id: str | None = None
+
+
+class TaskFollowCall(_Message, frozen=True, kw_only=True):
+    """What a task has said and says, on a stream."""
+
+    id: str
+    stream: int
+
+
+class TaskCancelCall(_Message, frozen=True, kw_only=True):
+    """End a task."""
+
+    id: str
+
+
+class TaskTaken(_Message, frozen=True, kw_only=True):
+    """A task's id."""
+
+    id: str
+
+
+class TaskList(_Message, frozen=True, kw_only=True):
+    """The tasks that are known."""
+
+    tasks: list[Summary]
 
 
 def read(params: Mapping[str, object], kind: type[T]) -> T:

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from corral_guest import wire
 
 from ..channel import Execution, Stream
@@ -27,6 +29,7 @@ from ..errors import (
     SandboxStateError,
     StreamResetError,
 )
+from ..tasks import parse
 from . import messages
 from .keeper import Keeper
 from .model import VERSION, Problem
@@ -76,6 +79,9 @@ class Peer:
             "unpublish": self._unpublish,
             "published": self._published,
             **self._sessions.methods,
+            "task": self._task,
+            "task-cancel": self._cancel_task,
+            "task-list": self._list_tasks,
         }
 
     async def serve(self, sock: socket.socket) -> None:
@@ -115,6 +121,11 @@ class Peer:
         elif request.method == "session-attach":
             attaching = self._sessions.requested(self._channel, request.id, request.params)
             self._spawn(attaching, "attached")
+        elif request.method == "task-follow":
+            wanted = messages.read(request.params, messages.TaskFollowCall)
+            stream = self._channel.register(wanted.stream)
+            self._channel.answer(request.id, {})
+            self._spawn(self._follow_task(wanted.id, stream), "task-follow")
         elif request.method in self._methods:
             self._greeted = True
             self._pending += 1
@@ -227,6 +238,35 @@ class Peer:
 
     async def _published(self, _params: dict[str, Any]) -> dict[str, Any]:
         return messages.write(messages.Published(ports=await self._keeper.published()))
+
+    # Tasks
+
+    async def _task(self, params: dict[str, Any]) -> dict[str, Any]:
+        call = messages.read(params, messages.TaskCall)
+        wanted = parse.task(call.task)
+        number = await self._keeper.present_tasks().submit(wanted, agent=call.agent, number=call.id)
+        return messages.write(messages.TaskTaken(id=number))
+
+    async def _cancel_task(self, params: dict[str, Any]) -> None:
+        call = messages.read(params, messages.TaskCancelCall)
+        await self._keeper.present_tasks().cancel(call.id)
+
+    async def _list_tasks(self, _params: dict[str, Any]) -> dict[str, Any]:
+        found = await self._keeper.present_tasks().listed()
+        return messages.write(messages.TaskList(tasks=found))
+
+    async def _follow_task(self, number: str, stream: Stream) -> None:
+        with contextlib.suppress(StreamResetError, ChannelError):  # who asked is gone
+            try:
+                tasks = self._keeper.present_tasks()
+                async with contextlib.aclosing(tasks.follow(number)) as found:
+                    async for message in found:
+                        await stream.write(msgspec.json.encode(message) + b"\n")
+            except CorralError as error:
+                if isinstance(error, StreamResetError | ChannelError):
+                    raise
+                await stream.write(msgspec.json.encode(Problem.of(error)) + b"\n")
+            await stream.end()
 
     # Commands
 

@@ -38,10 +38,11 @@ def opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def scan(root: int) -> dict[str, Found]:
+def scan(root: int, most: int = MAX_ENTRIES) -> dict[str, Found]:
     """All that is below `root`, by relative path. What is deeper than MAX_DEPTH is "other".
 
-    Raises ReviewError for more than MAX_ENTRIES names or MAX_LENGTH characters in them, OSError.
+    Raises ReviewError for more than `most` names, or so much less than MAX_LENGTH characters in
+    them, OSError.
     """
     found: dict[str, Found] = {}
     todo = [""]
@@ -50,7 +51,7 @@ def scan(root: int) -> dict[str, Found]:
         path = todo.pop()
         try:
             with entered(root, path) as folder:
-                length = _list(folder, path, found, todo, length)
+                length = _list(folder, path, found, todo, length, most)
         except PermissionError:  # the owner of the tree took our right: what is in it is unknown
             if path:
                 found[path] = _other(found[path])
@@ -60,7 +61,9 @@ def scan(root: int) -> dict[str, Found]:
     return found
 
 
-def _list(folder: int, path: str, found: dict[str, Found], todo: list[str], length: int) -> int:
+def _list(
+    folder: int, path: str, found: dict[str, Found], todo: list[str], length: int, most: int
+) -> int:
     """Look at all that is in a folder. length: of the paths that were found so far; returned."""
     with os.scandir(folder) as entries:
         for each in entries:
@@ -76,9 +79,9 @@ def _list(folder: int, path: str, found: dict[str, Found], todo: list[str], leng
                         todo.append(inner)
                 length += len(inner) + len(entry.link)
                 found[inner] = entry
-            if len(found) > MAX_ENTRIES or length > MAX_LENGTH:
+            if len(found) > most or length > MAX_LENGTH // MAX_ENTRIES * most:
                 raise ReviewError(
-                    f"there are more than {MAX_ENTRIES:,} files, or names too long to compare.",
+                    f"there are more than {most:,} files, or names too long to compare.",
                     hint="Throw the changes away: corral discard NAME",
                 )
     return length

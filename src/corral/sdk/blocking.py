@@ -379,6 +379,8 @@ class Sandbox:
         return made
 
     exec = blocking(AsyncSandbox.exec)
+    task = blocking(AsyncSandbox.task)
+    tasks = blocking(AsyncSandbox.tasks)
     stream = wrapping(AsyncSandbox.stream, Lines)
     spawn = blocking_to(AsyncSandbox.spawn, Process)
 

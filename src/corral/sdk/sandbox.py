@@ -23,12 +23,14 @@ from ..sandbox.files import Executor, Files
 from ..sandbox.ports import Publishing
 from ..spec import Spec as Settings
 from ..spec import load_spec
+from ..tasks import Result as TaskResult
 from . import process as processes
 from .forks import Origin
 from .options import Options, Spec
 from .ports import Ports
 from .process import OUTPUT_LIMIT, AsyncLines, AsyncProcess, Result
 from .review import Review
+from .tasks import Takes, perform, tasks_of
 
 _LOG = logging.getLogger("corral")
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR}
@@ -72,6 +74,7 @@ class AsyncSandbox:
         self._task: asyncio.Task[None] | None = None
         self._leave: asyncio.Future[None] | None = None
         self._executor: Box | None = None
+        self._takes: Takes | None = None
         self._closed = False
 
     @classmethod
@@ -124,7 +127,7 @@ class AsyncSandbox:
         error: what ends the block. An interrupt ends the machine at once; an error that comes of
         the machine's end is replaced by the reason for that (SandboxGoneError).
         """
-        self._closed, self._executor = True, None
+        self._closed, self._executor, self._takes = True, None, None
         if self._task is None or self._leave is None:
             return
         if error is not None and not isinstance(error, Exception):
@@ -166,6 +169,7 @@ class AsyncSandbox:
             async with connect(self._kept) as kept:
                 self._name, self._accel = kept.name, kept.hello.accel
                 self._agents = kept.hello.agents
+                self._takes = kept.tasks
                 yield kept
             return
         with contextlib.ExitStack() as holding:
@@ -192,7 +196,8 @@ class AsyncSandbox:
         try:
             async with begun as sandbox:
                 await watch.ready()
-                yield sandbox
+                async with tasks_of(sandbox, spec) as self._takes:
+                    yield sandbox
         finally:
             for message in watch.notices():
                 self._report(Notice(level="warning", message=message))
@@ -273,6 +278,43 @@ class AsyncSandbox:
         return await processes.run(
             process, argv, input=data, timeout=timeout, check=check, limit=output_limit
         )
+
+    async def task(self, task: Mapping[str, object], *, agent: int = 1) -> TaskResult:
+        """Have an agent do a task, and wait for its result.
+
+            result = await box.task({"action": "run", "argv": ["pytest", "-q"]}, agent=2)
+
+        task: {"action": ..., ...}, see docs/tasks.md. An agent does one at a time, so it may have
+        to wait for others. Who stops waiting cancels it. That it failed, ran too long or could not
+        be started is in the result's `status`. Raises
+        TaskError for what is no task, SandboxGoneError.
+        """
+        return await perform(self._takes_tasks(), task, agent)
+
+    async def tasks(
+        self, tasks: Sequence[Mapping[str, object]], *, agents: Sequence[int] = (1,)
+    ) -> list[TaskResult]:
+        """Have agents do tasks, and wait for all results, which are in the order of the tasks.
+
+        agents: who does them, in turn: the first task the first of them, and so on. See `task`.
+        """
+        takes = self._takes_tasks()
+        if not agents:
+            raise ValueError("tasks need an agent")
+        try:
+            async with asyncio.TaskGroup() as group:
+                given = [
+                    group.create_task(perform(takes, each, agents[index % len(agents)]))
+                    for index, each in enumerate(tasks)
+                ]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [each.result() for each in given]
+
+    def _takes_tasks(self) -> Takes:
+        self.alive()
+        assert self._takes is not None
+        return self._takes
 
     def stream(
         self,

@@ -127,6 +127,10 @@ class ScriptedExecution:
     async def signal(self, number: int, *, group: bool = False) -> None:
         self._program.signals.put_nowait((number, group))
 
+    @property
+    def status(self) -> int | None:
+        return self._status.result() if self._status.done() else None
+
     async def end(self) -> None:
         self._program.ended = True
         self._program.signals.put_nowait((9, True))

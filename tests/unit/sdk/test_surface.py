@@ -34,7 +34,7 @@ PUBLIC = {
             "start",
             "stream",
         ),
-        *("agents", "files_of", "ports", "review", "review_of", "workspace"),
+        *("agents", "files_of", "ports", "review", "review_of", "task", "tasks", "workspace"),
     },
     sdk.AsyncProcess: {"close", "end", "resize", "signal", "status", "wait"},
     sdk.AsyncLines: {"batch", "close"},

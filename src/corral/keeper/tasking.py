@@ -1,0 +1,59 @@
+"""The tasks of a kept sandbox: what they are run with, and what is told of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from ..events import TaskBegan, TaskEnded
+from ..gateway.config import TRANSCRIPT
+from ..plan import Plan
+from ..sandbox.gateway import gateway_folder
+from ..spec import Spec
+from ..tasks import Tasks
+from ..tasks.history import OnDisk, folder_of
+from ..tasks.model import Heartbeat, Outgoing, Result
+from ..tasks.places import places
+from ..tasks.run import Tools
+from ..tasks.spending import Meter
+from .keeper import Keeper
+
+
+@contextlib.asynccontextmanager
+async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIterator[None]:
+    """Have the keeper take tasks. life: the name of its run, as in ids of the gateway."""
+    transcript = gateway_folder(plan.name) / TRANSCRIPT if plan.gateways else None
+    tools = Tools(
+        begin=keeper.command,
+        actions={action.name: action for action in spec.actions},
+        meter=Meter(transcript, life),
+    )
+    history = OnDisk(folder_of(keeper.name))
+    async with Tasks(places(spec, plan), tools, history, _Told(keeper)) as tasks:
+        keeper.tasks = tasks
+        try:
+            yield
+        finally:
+            keeper.tasks = None
+
+
+class _Told:
+    """Into the event log: that a task begins, and that it has ended."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._begun: set[str] = set()
+
+    def __call__(self, message: Outgoing) -> None:
+        if isinstance(message, Heartbeat):
+            if message.state == "running" and message.id not in self._begun:
+                self._begun.add(message.id)
+                self._keeper.report(TaskBegan(task=message.id, agent=message.agent))
+        elif isinstance(message, Result) and message.id is not None:
+            self._begun.discard(message.id)
+            seconds = round(message.ended - (message.began or message.ended), 3)
+            self._keeper.report(
+                TaskEnded(
+                    task=message.id, agent=message.agent, status=message.status, seconds=seconds
+                )
+            )
