@@ -84,7 +84,7 @@ def test_a_program_is_still_there_after_its_client_was_killed(app: str, tmp_path
 
 
 def test_keys_are_pressed_and_the_screen_is_read_without_a_terminal(app: str) -> None:
-    corral("attach", app, "script", "-d", "--", "sh", "-c", "read a; echo <$a>; read b; exit 5")
+    corral("attach", app, "script", "-d", "--", "sh", "-c", 'read a; echo "<$a>"; read b; exit 5')
     corral("attach", app, "script", "-d", "--", "true", status=125)
     corral("attach", app, "script", "--type", r"hello\x20you\r")
     assert screen(app, "script", until="<hello you>") == "hello you\n<hello you>\n"
@@ -141,19 +141,21 @@ def test_what_a_hostile_program_says_reaches_a_real_terminal_as_drawing_only(app
     evil = (
         r"\005\033]0;evil\007\033[21t\033[6n\033]52;c;ZXZpbA==\007\033P$qm\033\\\033[5i\302\2336n"
     )
-    corral("attach", app, "evil", "-d", "--", "sh", "-c", f"read a; printf '{evil}over\\n'; read b")
-    with terminal(Path("/"), ["attach", app, "evil"], rows=24, columns=80) as person:
+    corral(
+        "attach", app, "hostile", "-d", "--", "sh", "-c", f"read a; printf '{evil}over\\n'; read b"
+    )
+    with terminal(Path("/"), ["attach", app, "hostile"], rows=24, columns=80) as person:
         person.type("go\r")
         person.expect("over\r\n", 20)
         person.type(DETACH)
         person.wait()
         seen = person.rest()
-    [found] = [each for each in sessions(app) if each["session"] == "evil"]
+    [found] = [each for each in sessions(app) if each["session"] == "hostile"]
     assert found["title"] == "evil" and found["dropped"] == 4
     assert b"evil" not in seen
     # What it asked was answered by the keeper, into the program's own terminal.
-    assert "0n" not in screen(app, "evil") and "[2;1R" in screen(app, "evil", until="over")
-    corral("attach", app, "evil", "--kill")
+    assert "0n" not in screen(app, "hostile") and "[2;1R" in screen(app, "hostile", until="over")
+    corral("attach", app, "hostile", "--kill")
 
 
 def test_a_flood_nobody_reads_is_bounded_and_stops_nobody(app: str) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import (
+    AgentBecame,
     Became,
     CommandEnded,
     CommandStarted,
@@ -35,8 +36,10 @@ from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
 from ..tasks import Tasks
 from ..terminals.recordings import RECORDINGS
+from ..terminals.transcripts import Transcripts
 from .messages import AgentRow
 from .model import State
+from .recorded import Recordings
 from .running import Running
 from .sessions import Sessions
 
@@ -118,7 +121,11 @@ class Keeper:
         self.stopping = asyncio.Event()
         self.grace = STOP_GRACE
         self.syncing = Syncing()
-        self.sessions = Sessions(self, lambda: log_dir(name) / RECORDINGS, self.syncing)
+        self.transcripts = Transcripts(lambda: log_dir(name), self.syncing)
+        self.recordings = Recordings(
+            lambda: log_dir(name) / RECORDINGS, self.transcripts, self.syncing
+        )
+        self.sessions = Sessions(self, self.recordings)
         self.task_of: Callable[[int], str | None] = lambda _agent: None  # what an agent works on
         self._numbers = itertools.count(1)
         self._further = report
@@ -142,6 +149,9 @@ class Keeper:
             return
         line = {"time": round(time.time(), 3), "sandbox": self.name, **msgspec.to_builtins(event)}
         self.journals["events"].write(json_line(line))
+        if isinstance(event, AgentBecame):
+            told = {"state": event.state, "reason": event.reason}
+            self.transcripts.record(event.agent, "agent", **told)
         self._further(event)
 
     def on_change(self, listener: Callable[[State], None]) -> None:
@@ -173,7 +183,7 @@ class Keeper:
 
     # What clients ask for
 
-    async def exec(self, argv: Sequence[str], **options: Any) -> Running:
+    async def exec(self, argv: Sequence[str], *, session: str = "", **options: Any) -> Running:
         """Start a command, with the options of `Sandbox.exec`."""
         # However long that takes: a guest that stands still would be taken for one that hangs.
         await self._not_saving.wait()
@@ -189,10 +199,16 @@ class Keeper:
             since=time.time(),
             execution=execution,
             over=asyncio.Event(),
+            agent=options.get("agent", 1),
+            session=session,
+            quiet=bool(options.get("builtin")),
         )
         self.running[number] = running
         self._idle.clear()
         self.report(CommandStarted(command=number, argv=shown))
+        if not running.quiet:
+            told = {"command": number, "argv": shown, "session": session}
+            self.transcripts.record(running.agent, "started", **told)
         return running
 
     @contextlib.asynccontextmanager
@@ -220,10 +236,14 @@ class Keeper:
         """A command ended."""
         seconds = round(time.time() - running.since, 3)
         self.report(CommandEnded(command=running.number, status=status, seconds=seconds))
-        self.forget(running)
+        self.forget(running, status)
 
-    def forget(self, running: Running) -> None:
+    def forget(self, running: Running, status: int | None = None) -> None:
         """A command is none any more."""
+        if not (running.quiet or running.over.is_set()):
+            told = {"command": running.number, "session": running.session, "status": status}
+            seconds = round(time.time() - running.since, 3)
+            self.transcripts.record(running.agent, "ended", **told, seconds=seconds)
         running.over.set()
         self.running.pop(running.number, None)
         if not self.running:

@@ -258,6 +258,7 @@ class _Life:
         self._holding.close()
         self._events.close()
         self._console.close()
+        self._keeper.transcripts.close()
         self._keeper.syncing.close()
 
 

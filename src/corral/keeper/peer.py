@@ -33,6 +33,7 @@ from ..tasks import parse
 from . import messages
 from .keeper import Keeper
 from .model import VERSION, Problem
+from .recorded import Tap
 from .running import Running
 from .session_calls import SessionCalls
 
@@ -54,6 +55,7 @@ class Peer:
         self._hello = hello
         self._spawn = spawn
         self._running: dict[int, Running] = {}
+        self._taps: dict[int, Tap] = {}
         self._taken: set[int] = set()  # the client's numbers of those that run or begin
         self._over: dict[int, Execution] = {}  # the latest that run no more
         self._greeted = False
@@ -192,6 +194,8 @@ class Peer:
             raise ExecError("no terminal has that size.")
         self._keeper.check_running()
         if (running := self._running.get(call.exec)) is not None:
+            if (tap := self._taps.get(call.exec)) is not None:
+                tap.resized(call.rows, call.columns)
             await running.execution.resize(call.rows, call.columns)
 
     async def _kill(self, params: dict[str, Any]) -> None:
@@ -296,10 +300,11 @@ class Peer:
             return
         self._running[call.exec] = running
         self._channel.answer(request, {})
+        status: int | None = None
         if self._channel.failure is not None:  # the client went meanwhile
             self._spawn(_hang_up(running), "hang-up")
         try:
-            status = await self._attend(running, streams)
+            status = await self._attend(running, streams, self._tapped(call, running))
         except CorralError:  # the sandbox is gone, which all clients are told
             self._keeper.forget(running)
         else:
@@ -311,12 +316,22 @@ class Peer:
             self._over[call.exec] = running.execution
             if len(self._over) > MAX_OVER:
                 del self._over[next(iter(self._over))]
+            if (tap := self._taps.pop(call.exec, None)) is not None:
+                tap.end("ended" if status is None else f"ended with status {status}")
 
-    async def _attend(self, running: Running, streams: dict[str, Stream]) -> int:
+    def _tapped(self, call: messages.ExecCall, running: Running) -> Tap | None:
+        """What writes down what a command shows on its terminal, if it has one."""
+        if call.terminal is None:
+            return None
+        tap = self._taps[call.exec] = Tap(self._keeper.recordings, running, call.terminal)
+        self._spawn(tap.serve(), "tap")
+        return tap
+
+    async def _attend(self, running: Running, streams: dict[str, Stream], tap: Tap | None) -> int:
         """Move the command's bytes; its status, once all its output is under way."""
         execution = running.execution
         self._spawn(_pump(streams["stdin"], execution.stdin), "stdin")
-        outputs = [_pump(execution.stdout, streams["stdout"])]
+        outputs = [_pump(execution.stdout, streams["stdout"], tap)]
         if execution.stderr is not None:
             outputs.append(_pump(execution.stderr, streams["stderr"]))
         _none, *_ = await asyncio.gather(*outputs)
@@ -363,11 +378,13 @@ async def _hang_up(running: Running) -> None:
             stream.reset("nobody reads it")
 
 
-async def _pump(source: Stream, target: Stream) -> None:
+async def _pump(source: Stream, target: Stream, tap: Tap | None = None) -> None:
     """Bytes from one stream into another until either ends."""
     gone = False
     try:
         while data := await source.read():
+            if tap is not None:
+                tap.feed(data)
             if gone:
                 continue  # for the moment that `_hang_up` leaves
             try:

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -26,15 +24,13 @@ import msgspec
 from ..channel import Execution, Stream
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError, UsageError
-from ..journal import Syncing
 from ..spec.values import NAME_PATTERN
 from ..terminals.emulator import Emulator
-from ..terminals.recordings import Recorder, new_path
+from .recorded import SLICE, Recorded, Recordings
 from .running import Running
 
 TERM = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}  # what the emulator is
 MOST = 64  # sessions of one sandbox
-_SLICE = 4096  # bytes that the emulator gets before others have their turn
 _BACKLOG = 1 << 18  # characters that a client may be behind
 _INPUTS = 64  # pieces that wait for the program to read them
 _INPUT_SIZE = 4096  # bytes of one
@@ -47,7 +43,7 @@ Spawn = Callable[[Coroutine[object, object, None], str], None]
 class Starter(Protocol):
     """What starts and ends the programs."""
 
-    async def exec(self, argv: Sequence[str], **options: Any) -> Running:
+    async def exec(self, argv: Sequence[str], *, session: str = "", **options: Any) -> Running:
         """Start a command."""
 
     def ended(self, running: Running, status: int) -> None:
@@ -144,11 +140,12 @@ class Viewer:
 class Session:
     """One terminal and its program."""
 
-    def __init__(self, agent: int, name: str, running: Running, size: tuple[int, int]) -> None:
-        self.agent, self.name, self.running = agent, name, running
+    def __init__(
+        self, name: str, running: Running, size: tuple[int, int], recordings: Recordings
+    ) -> None:
+        self.agent, self.name, self.running = running.agent, name, running
         self.emulator = Emulator(*size)
-        self.recorder: Recorder | None = None
-        self.recording: Path | None = None
+        self.recorded: Recorded = recordings.begin(running, name, self.emulator)
         self.status: int | None = None
         self._viewers: list[Viewer] = []  # who had the last word is last
         self._inputs: asyncio.Queue[bytes | tuple[int, int]] = asyncio.Queue(_INPUTS)
@@ -177,7 +174,7 @@ class Session:
             clients=len(self._viewers),
             title=self.emulator.title,
             dropped=self._dropped,
-            recording=str(self.recording) if self.recording else None,
+            recording=str(self.recorded.path) if self.recorded.path else None,
         )
 
     # The program
@@ -186,10 +183,10 @@ class Session:
         """Until the program has ended; its status. Raises CorralError when the sandbox is gone."""
         typing = asyncio.ensure_future(self._type_all())
         try:
-            while data := await self.execution.stdout.read(_SLICE):
+            while data := await self.execution.stdout.read(SLICE):
                 began = time.monotonic()
                 self._shown(data)
-                if len(data) == _SLICE:
+                if len(data) == SLICE:
                     # A flood: as much time for everybody else as it took.
                     await asyncio.sleep(time.monotonic() - began)
             self.status = await self.execution.wait()
@@ -207,8 +204,7 @@ class Session:
             with contextlib.suppress(asyncio.QueueFull):  # it asks and does not listen
                 self._inputs.put_nowait(update.replies)
         if update.clean:
-            if self.recorder is not None:
-                self.recorder.output(update.clean)
+            self.recorded.output(update.clean)
             for viewer in self._viewers:
                 viewer.give(update.clean)
 
@@ -278,19 +274,17 @@ class Session:
         self.emulator.resize(*size)
         with contextlib.suppress(asyncio.QueueFull):  # then it is told with the next change
             self._inputs.put_nowait(self.size)
-        if self.recorder is not None:
-            self.recorder.resized(*self.size)
+        self.recorded.resized()
         for viewer in self._viewers:
             viewer.draw_anew()
 
 
 class Sessions:
-    """Those of one sandbox, by agent and name. folder: for their recordings."""
+    """Those of one sandbox, by agent and name."""
 
-    def __init__(self, starter: Starter, folder: Callable[[], Path], syncing: Syncing) -> None:
+    def __init__(self, starter: Starter, recordings: Recordings) -> None:
         self._starter = starter
-        self._folder = folder
-        self._syncing = syncing
+        self._recordings = recordings
         self._sessions: dict[tuple[int, str], Session | None] = {}  # None: it begins
 
     def listed(self) -> list[Info]:
@@ -342,28 +336,14 @@ class Sessions:
                 workdir=workdir,
                 terminal=size,
                 agent=agent,
+                session=name,
             )
         except BaseException:
             del self._sessions[key]
             raise
-        session = self._sessions[key] = Session(agent, name, running, size)
-        self._record(session)
+        session = self._sessions[key] = Session(name, running, size, self._recordings)
         spawn(self._serve(session), "session")
         return True
-
-    def _record(self, session: Session) -> None:
-        try:
-            session.recording = new_path(self._folder(), session.agent, session.name)
-        except OSError:
-            return  # a full disk must not keep anyone from working
-        session.recorder = Recorder(
-            session.recording,
-            session.size,
-            title=f"agent {session.agent}, {session.name}",
-            command=shlex.join(session.running.argv),
-            redraw=session.emulator.draw,
-            syncing=self._syncing,
-        )
 
     async def _serve(self, session: Session) -> None:
         running = session.running
@@ -377,8 +357,7 @@ class Sessions:
             self._starter.ended(running, status)
         finally:
             del self._sessions[(session.agent, session.name)]
-            if session.recorder is not None:
-                session.recorder.close(mark)
+            session.recorded.close(mark)
 
     async def hang_up(self) -> None:
         """The sandbox ends: tell all programs as terminals do, since shells ignore SIGTERM."""
