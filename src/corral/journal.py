@@ -212,6 +212,41 @@ def tail(path: Path, *, follow: bool = False) -> Iterator[bytes]:
                 os.close(fd)
 
 
+class Lines:
+    """The whole lines of a log as it grows, the older part first, also when it turns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._begun = False
+        self._rest = b""
+
+    def more(self) -> Iterator[bytes]:
+        """Those that were not given yet. Raises OSError."""
+        if not self._begun:
+            self._begun = True
+            for piece in _lines(contents(older(self._path))):
+                yield from piece.splitlines(keepends=True)
+        while True:
+            if self._fd < 0:
+                try:
+                    self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    return
+            while data := os.read(self._fd, READ_SIZE):
+                whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
+                yield from (whole + newline).splitlines(keepends=True)
+            if _is_at(self._fd, self._path):
+                return
+            self.close()  # it has become the older part
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd, self._rest = -1, b""
+
+
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for piece in pieces:

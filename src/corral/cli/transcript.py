@@ -1,4 +1,4 @@
-"""`corral transcript`: what agents said to models, and models to them."""
+"""`corral transcript`: what agents did, and what they and their models said, in order."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import json
 
 import click
 
+MODEL = ("request", "response", "refused")  # the gateway's
+KINDS = ("model", "command", "output", "agent", "task", "files")
+_OF = {"started": "command", "ended": "command", **dict.fromkeys(MODEL, "model")}
+
 EPILOG = """\b
 Examples:
   corral transcript app                 all that is kept, readable
   corral transcript app -f --agent 2    and what comes, of one agent
+  corral transcript app --kind model    only what was asked of models
+  corral transcript app --kind output --kind files
   corral transcript app --json | jq 'select(.kind == "response") | .cost_usd'
 """
 
@@ -18,33 +24,44 @@ Examples:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 @click.option("--agent", type=int, metavar="N", help="Only of this agent.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Only of this kind. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The records as they are, one a line.")
-def command(name: str, follow: bool, agent: int | None, as_json: bool) -> None:
-    """Show the requests to models of the sandboxes called NAME, and their answers."""
-    from ..errors import UnknownSandboxError
-    from ..gateway.config import TRANSCRIPT
-    from ..journal import tail
-    from ..sandbox.gateway import existing_folder
-    from ..spec.text import printable
-    from .conversation import Conversation
+def command(
+    name: str, follow: bool, agent: int | None, kinds: tuple[str, ...], as_json: bool
+) -> None:
+    """Show what agents of the sandboxes called NAME did, and their requests to models.
 
-    folder = existing_folder(name)
-    if folder is None:
+    In the order of time: commands and what their terminals showed, tasks and the files that they
+    changed, states, and what models were asked and answered.
+    """
+    from ..errors import UnknownSandboxError
+    from ..paths import state_dir
+    from ..spec.text import printable
+    from . import doings
+    from .conversation import Conversation
+    from .merged import Merged
+
+    merged = Merged(state_dir() / "logs" / name, name)
+    if "/" in name or name.startswith(".") or merged.is_empty:
         raise UnknownSandboxError(
-            f"no sandbox called “{printable(name, 60)}” has asked a model.",
-            hint="A gateway (--gateway anthropic) writes the transcript; `corral ps` lists names.",
+            f"no sandbox called “{printable(name, 60)}” has asked a model or run a command.",
+            hint="Sandboxes that stay (corral up) and gateways write it; `corral ps` lists names.",
         )
     conversation = Conversation()
-    for lines in tail(folder / TRANSCRIPT, follow=follow):
-        for line in lines.splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(record, dict) or agent not in (None, record.get("agent")):
-                continue
-            if as_json:
-                click.echo(json.dumps(record))  # in ASCII: a terminal may be reading
-                continue
-            for shown in conversation.lines(record):
-                click.echo(shown)
+    for record in merged.records(follow=follow):
+        kind = str(record.get("kind"))
+        if agent not in (None, record.get("agent")):
+            continue
+        if kinds and _OF.get(kind, kind) not in kinds:
+            continue
+        if as_json:
+            click.echo(json.dumps(record))  # in ASCII: a terminal may be reading
+            continue
+        for shown in conversation.lines(record) if kind in MODEL else doings.lines(record):
+            click.echo(shown)

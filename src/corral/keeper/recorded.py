@@ -54,6 +54,7 @@ class Recorded:
 
     def close(self, mark: str) -> None:
         """mark: how it ended."""
+        self._transcripts.flush(self._running.agent)
         if self._recorder is not None:
             self._recorder.close(mark)
 

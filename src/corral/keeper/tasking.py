@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from ..events import TaskBegan, TaskEnded
 from ..gateway.config import TRANSCRIPT
 from ..plan import Plan
@@ -12,7 +14,7 @@ from ..sandbox.gateway import gateway_folder
 from ..spec import Spec
 from ..tasks import Tasks
 from ..tasks.history import OnDisk, folder_of
-from ..tasks.model import Heartbeat, Outgoing, Result
+from ..tasks.model import Heartbeat, Outgoing, Result, Transcript
 from ..tasks.places import places
 from ..tasks.run import Tools
 from ..tasks.spending import Meter
@@ -38,7 +40,9 @@ async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIt
 
 
 class _Told:
-    """Into the event log: that a task begins, and that it has ended."""
+    """Into the event log: that a task begins, and that it has ended. Into the agent's transcript:
+    also what it writes, and which files it changed.
+    """
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -49,6 +53,10 @@ class _Told:
             if message.state == "running" and message.id not in self._begun:
                 self._begun.add(message.id)
                 self._keeper.report(TaskBegan(task=message.id, agent=message.agent))
+                self._record(message.agent, "task", task=message.id, state="began")
+        elif isinstance(message, Transcript):
+            said = {"stream": message.stream, "text": message.text}
+            self._record(message.agent, "output", task=message.id, **said)
         elif isinstance(message, Result) and message.id is not None:
             self._begun.discard(message.id)
             seconds = round(message.ended - (message.began or message.ended), 3)
@@ -57,3 +65,13 @@ class _Told:
                     task=message.id, agent=message.agent, status=message.status, seconds=seconds
                 )
             )
+            told = {"status": message.status, "exit_status": message.exit_status}
+            self._record(
+                message.agent, "task", task=message.id, state="ended", **told, seconds=seconds
+            )
+            if message.changes is not None:
+                changes = msgspec.to_builtins(message.changes)
+                self._record(message.agent, "files", task=message.id, **changes)
+
+    def _record(self, agent: int, kind: str, **fields: object) -> None:
+        self._keeper.transcripts.record(agent, kind, **fields)

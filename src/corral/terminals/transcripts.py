@@ -5,10 +5,12 @@
 Every line has `time` (seconds since 1970), `agent` and `kind`:
 
     started   command (its number), argv, session ("" without one)
-    output    command, session, text: what its terminal was given, see `emulator`
+    output    command, session, text: what its terminal was given, see `emulator`; or task, stream,
+              text: what a task wrote, printable
     ended     command, session, status (null when that is not known), seconds
     agent     state, reason: the agent is in another state
-    task      what the sandbox's tasks say: their results, with the files that changed
+    task      task (its id), state: began or ended, and then status, exit_status, seconds
+    files     task, added, modified, deleted: paths that changed meanwhile; repository, truncated
 
 What models were asked is in the gateway's own transcript; a reader merges the two by time.
 """
@@ -56,25 +58,26 @@ class Transcripts:
 
     def record(self, agent: int, kind: str, **fields: Any) -> None:
         """Write it down, after all that the agent's terminals have shown so far."""
-        self._flush(agent)
+        self.flush(agent)
         self._write(agent, kind, time.time(), fields)
 
     def output(self, agent: int, command: int, session: str, text: str) -> None:
         """What a terminal was given; what comes shortly after it may be in the same line."""
         found = self._outputs.get(agent)
         if found is not None and (found.command, found.session) != (command, session):
-            self._flush(agent)
+            self.flush(agent)
             found = None
         if found is None:
             found = self._outputs[agent] = _Output(command, session)
             loop = asyncio.get_running_loop()
-            found.timer = loop.call_later(_TOGETHER_SECONDS, self._flush, agent)
+            found.timer = loop.call_later(_TOGETHER_SECONDS, self.flush, agent)
         found.parts.append(text)
         found.size += len(text)
         if found.size >= _TOGETHER:
-            self._flush(agent)
+            self.flush(agent)
 
-    def _flush(self, agent: int) -> None:
+    def flush(self, agent: int) -> None:
+        """Write down what its terminals have shown so far."""
         found = self._outputs.pop(agent, None)
         if found is None:
             return
@@ -100,6 +103,6 @@ class Transcripts:
     def close(self) -> None:
         """No more comes."""
         for agent in list(self._outputs):
-            self._flush(agent)
+            self.flush(agent)
         for journal in self._journals.values():
             journal.close()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from corral.cli.conversation import Conversation
 from corral.cli.transcript import command
 from corral.gateway.config import TRANSCRIPT
+from corral.journal import older
 from corral.sandbox.gateway import gateway_folder
 
 
@@ -185,3 +189,77 @@ def test_a_sandbox_that_asked_no_model_is_an_error(tmp_path: Path) -> None:
     for name in ("never-was", "../x", str(tmp_path)):
         result = CliRunner().invoke(command, [name])
         assert "has asked a model" in str(result.exception)
+
+
+def doing(moment: float, kind: str, agent: int = 1, **fields: Any) -> str:
+    return json.dumps({"time": moment, "agent": agent, "kind": kind, **fields}) + "\n"
+
+
+@pytest.fixture
+def busy() -> str:
+    """A sandbox with two agents and a gateway; lines of one file are in order, files overlap."""
+    asked = {**request([{"role": "user", "content": "Fix it."}], agent=1), "time": 20.5}
+    answered = {**response({"content": "Done."}), "time": 30.5}
+    folder = gateway_folder("busy")
+    (folder / TRANSCRIPT).write_text(json.dumps(asked) + "\n" + json.dumps(answered) + "\n")
+    logs = folder.parent
+    (logs / "agent-1.jsonl.1").write_text(
+        doing(10, "started", command=1, argv=["claude", "-p", "fix it"], session="main")
+    )
+    (logs / "agent-1.jsonl").write_text(
+        doing(20, "output", command=1, text="\x1b[2;3HThink\x1b[31ming\x1b[0m\r\n\x9b31mred\r\n")
+        + doing(25, "task", task="t1", state="ended", status="failed", seconds=2.5)
+        + doing(26, "files", task="t1", added=["a"], modified=["b\x1b[2J"], deleted=[])
+        + doing(40, "ended", command=1, session="main", status=3, seconds=30)
+        + '{"cut off'
+    )
+    (logs / "agent-2.jsonl").write_text(doing(22, "agent", agent=2, state="stuck", reason="why"))
+    return "busy"
+
+
+def kinds_of(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(command, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line)["kind"] for line in result.output.splitlines()]
+
+
+def test_all_that_agents_did_is_shown_in_the_order_of_time(busy: str) -> None:
+    assert kinds_of(busy) == [
+        *("started", "output", "request", "agent", "task", "files", "response", "ended")
+    ]
+    assert kinds_of(busy, "--agent", "2") == ["agent"]
+    assert kinds_of(busy, "--kind", "model") == ["request", "response"]
+    assert kinds_of(busy, "--kind", "command", "--kind", "files") == ["started", "files", "ended"]
+
+
+def test_what_agents_did_is_readable_and_drives_no_terminal(busy: str) -> None:
+    output = CliRunner().invoke(command, [busy]).output
+    lines = [line.strip() for line in output.splitlines()]
+    assert all(line.isprintable() for line in lines)
+    assert any(line.endswith("command 1 (session main): claude -p 'fix it'") for line in lines)
+    assert "Thinking" in lines and "user: Fix it." in lines and "added: a" in lines
+    assert any(line.endswith("agent 2  is stuck: why") for line in lines)
+    assert any(line.endswith("task t1 failed after 2.5 s") for line in lines)
+    assert any("ended with status 3 after 30.0 s" in line for line in lines)
+
+
+def test_what_comes_is_followed_in_files_that_turn_and_that_are_new(busy: str) -> None:
+    folder = gateway_folder(busy).parent
+    with subprocess.Popen(
+        [sys.executable, "-m", "corral", "transcript", busy, "-f", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        seen = [json.loads(process.stdout.readline())["kind"] for _ in range(8)]
+        assert seen[-1] == "ended"
+        first = folder / "agent-1.jsonl"
+        first.rename(older(first))
+        first.write_text(doing(50, "started", command=9, argv=["next"]))
+        assert json.loads(process.stdout.readline())["command"] == 9
+        (folder / "agent-3.jsonl").write_text(doing(60, "agent", agent=3, state="idle"))
+        assert json.loads(process.stdout.readline())["agent"] == 3
+        with (folder / "gateway" / TRANSCRIPT).open("a") as file:
+            file.write(json.dumps({**response({}), "time": 70}) + "\n")
+        assert json.loads(process.stdout.readline())["time"] == 70
+        process.terminate()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import stat
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from corral.channel import Stream
 from corral.errors import CommandNotFoundError, SandboxStateError, StreamResetError, UsageError
+from corral.events import AgentBecame
 from corral.keeper import sessions
 from corral.keeper.client import Attachment, connect
 from corral.paths import log_dir
-from corral.terminals import recordings
+from corral.terminals import recordings, transcripts
+from corral.terminals.cast import Event
 from corral.terminals.emulator import CLEAN, Emulator
 
 from .conftest import Kept, Program
@@ -280,3 +284,63 @@ async def test_all_of_it_is_recorded_in_a_private_file(opened: Kept) -> None:
     codes = "".join(getattr(each, "code", "h") for each in happened)
     assert codes.startswith("ho") and codes.endswith("m") and "ro" in codes
     assert "ended with status 3" in found.path.read_text()
+
+
+def transcript(name: str, agent: int = 1) -> list[dict[str, Any]]:
+    path = transcripts.path_of(log_dir(name), agent)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_an_agents_transcript_says_what_it_did_in_order(opened: Kept) -> None:
+    async with connect(opened.name) as box:
+        await box.open_session((2, "main"), ["shell", "-x"], size=SIZE)
+        seen = await window(box, session=(2, "main"))
+        for word in (b"one", b"two"):
+            await seen.stream.write(word)
+            await seen.sees(word.decode())
+        opened.keeper.report(AgentBecame(agent=2, state="stuck", reason="no answer"))
+        await box.type_in_session((2, "main"), b"exit4")
+        while await seen.stream.read():
+            pass
+    first, *middle, last = transcript(opened.name, 2)
+    assert (first["kind"], first["argv"], first["session"]) == ("started", ["shell", "-x"], "main")
+    assert (last["kind"], last["status"], last["session"]) == ("ended", 4, "main")
+    text = "".join(each["text"] for each in middle if each["kind"] == "output")
+    assert text == "$ <one>\r\n<two>\r\n"
+    [state] = [each for each in middle if each["kind"] == "agent"]
+    assert (state["state"], state["reason"]) == ("stuck", "no answer")
+    assert middle.index(state) == len(middle) - 1  # after what was shown before
+    times = [each["time"] for each in (first, *middle, last)]
+    assert times == sorted(times)
+    assert stat.S_IMODE(transcripts.path_of(log_dir(opened.name), 2).stat().st_mode) == 0o600
+
+
+async def test_a_terminal_that_is_no_session_is_written_down_and_not_held_up(opened: Kept) -> None:
+    async def talk(program: Program) -> int:
+        await program.stdout.write(b"\x1b]52;c;ZXZpbA==\x07hello\r\n" + b"x" * 300000)
+        return 6
+
+    opened.box.scripts["talk"] = talk
+    async with connect(opened.name) as box:
+        execution = await box.exec(["talk"], terminal=SIZE)
+        await execution.resize(12, 50)
+        data = b""
+        while piece := await execution.stdout.read():
+            data += piece
+        assert data.startswith(b"\x1b]52;")  # as it is: this is no session
+        assert await execution.wait() == 6
+        plain = await box.exec(["talk"])
+        while await plain.stdout.read():
+            pass
+        folder = log_dir(opened.name) / recordings.RECORDINGS
+        async with asyncio.timeout(10):
+            while b"ended with status 6" not in recordings.listed(folder)[0].path.read_bytes():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    [found] = recordings.listed(folder)  # of what had a terminal
+    assert found.session == "exec-1"
+    shown = "".join(each.data for each in recordings.events(found) if isinstance(each, Event))
+    assert "hello" in shown and "52;" not in shown
+    said = "".join(each["text"] for each in transcript(opened.name) if each["kind"] == "output")
+    assert "hello" in said and said.count("x") >= 300000
+    kinds = [each["kind"] for each in transcript(opened.name)]
+    assert kinds.count("started") == kinds.count("ended") == 2
