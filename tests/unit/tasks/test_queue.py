@@ -24,6 +24,14 @@ async def do(tasks: Tasks, fields: Fields, **options: object) -> Result:
         return await tasks.result(number)
 
 
+async def begun(tasks: Tasks, number: str) -> None:
+    """Until a task has written something."""
+    async with asyncio.timeout(20), contextlib.aclosing(tasks.follow(number)) as messages:
+        async for message in messages:
+            if isinstance(message, Transcript):
+                return
+
+
 async def test_a_result_tells_how_it_ended_what_it_wrote_and_what_changed(bench: Bench) -> None:
     for name in ("old", "gone", "same"):
         (bench.folder / name).write_text("x")
@@ -121,10 +129,7 @@ async def test_what_is_cancelled_ends_or_does_not_begin(bench: Bench) -> None:
     async with bench.tasks() as tasks:
         first = await tasks.submit(task(sh("echo on; sleep 60")))
         second = await tasks.submit(task(sh("touch begun")))
-        async with contextlib.aclosing(tasks.follow(first)) as messages:
-            async for message in messages:
-                if isinstance(message, Transcript):
-                    break
+        await begun(tasks, first)
         await tasks.cancel(second)
         await tasks.cancel(first)
         one, other = await tasks.result(first), await tasks.result(second)
@@ -188,8 +193,9 @@ async def test_no_more_are_taken_than_can_be_waited_for(
 ) -> None:
     monkeypatch.setattr("corral.tasks.queue.MAX_QUEUED", 2)
     async with bench.tasks() as tasks:
-        for _ in range(2):
-            await tasks.submit(task(sh("sleep 30")))
+        number = await tasks.submit(task(sh("echo begun; exec sleep 30")))
+        await tasks.submit(task(sh("true")))
+        await begun(tasks, number)
         with pytest.raises(TaskError, match="2 tasks wait or run already"):
             await tasks.submit(task(sh("true")))
 
@@ -197,9 +203,10 @@ async def test_no_more_are_taken_than_can_be_waited_for(
 async def test_what_has_not_ended_with_the_sandbox_is_lost(bench: Bench, tmp_path: Path) -> None:
     history = OnDisk(tmp_path / "tasks")
     async with bench.tasks(history=history) as tasks:
-        numbers = [await tasks.submit(task(sh(script))) for script in ("sleep 60", "true")]
+        scripts = ("echo begun; exec sleep 60", "true")
+        numbers = [await tasks.submit(task(sh(script))) for script in scripts]
         waiting = [asyncio.create_task(tasks.result(number)) for number in numbers]
-        await asyncio.sleep(0)
+        await begun(tasks, numbers[0])
         tasks.stop()
         with pytest.raises(TaskError, match="takes no more"):
             await tasks.submit(task(sh("true")))
@@ -215,7 +222,8 @@ async def test_what_a_keeper_that_was_killed_left_is_lost_for_the_next(
     folder = tmp_path / "tasks"
     async with bench.tasks(history=OnDisk(folder)) as tasks:
         done = await do(tasks, sh("echo kept"))
-        number = await tasks.submit(task(sh("sleep 60")))
+        number = await tasks.submit(task(sh("echo begun; exec sleep 60")))
+        await begun(tasks, number)
         as_killed = (folder / f"{number}.json").read_bytes()
     (folder / f"{number}.json").write_bytes(as_killed)
     (folder / "damaged.json").write_text("{")
