@@ -224,6 +224,16 @@ class Keeper:
             else:
                 self.ended(running, status)
 
+    async def cpu_of(self, agent: int) -> float | None:
+        """Seconds of processor time that an agent has had; None when nobody knows."""
+        if self.box is None:
+            return None
+        try:
+            statuses = await self.box.agents()
+        except CorralError:
+            return None
+        return next((each.cpu for each in statuses if each.number == agent), None)
+
     def present_tasks(self) -> Tasks:
         """The tasks of the sandbox. Raises SandboxStateError while there can be none."""
         if self.tasks is None:

@@ -29,10 +29,11 @@ async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIt
         begin=keeper.command,
         actions={action.name: action for action in spec.actions},
         meter=Meter(transcript, life),
+        cpu=keeper.cpu_of,
     )
     history = OnDisk(folder_of(keeper.name))
     async with Tasks(places(spec, plan), tools, history, _Told(keeper)) as tasks:
-        keeper.tasks = tasks
+        keeper.tasks, keeper.task_of = tasks, tasks.what
         try:
             yield
         finally:

@@ -49,8 +49,16 @@ def tasks_of(machine: Machine, spec: Settings) -> Tasks:
     ) -> AsyncIterator[Execution]:
         yield await machine.exec(argv, environment=environment, workdir=workdir, agent=agent)
 
+    async def cpu(agent: int) -> float | None:
+        try:
+            statuses = await machine.agents()
+        except CorralError:
+            return None
+        return next((each.cpu for each in statuses if each.number == agent), None)
+
     tools = Tools(
         begin=begin,
+        cpu=cpu,
         actions={action.name: action for action in spec.actions},
         meter=Meter(transcript, machine.machine.folder.name),
     )

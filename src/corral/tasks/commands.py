@@ -8,6 +8,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
+from ..agents.model import OutputFormat
 from ..errors import TaskError
 from ..policy import Gateway
 from ..spec import Action
@@ -50,13 +51,17 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """What is run for a task. timeout: seconds. workdir: absolute, None for the agent's own."""
+    """What is run for a task. timeout: seconds. workdir: absolute, None for the agent's own.
+
+    output: how what it writes reads, of a recipe's.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = {}
     workdir: str | None = None
     stdin: bytes = b""
     timeout: float | None = None
+    output: OutputFormat = "text"
 
 
 def command(

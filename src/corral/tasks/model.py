@@ -11,12 +11,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from ..agents.output import Called, Returned, Said, Used
+
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_AGENT = 4096
 MAX_TIMEOUT = 7 * 24 * 3600 * 1000  # milliseconds
 MAX_TASK = 512 << 10  # bytes of a task as JSON
 MAX_TEXT = 96 << 10  # bytes of code or of a prompt: Linux takes 128 KiB in one argument
 MAX_OUTPUT = 64 << 10  # bytes kept of each of stdout and stderr: the first half and the last
+MAX_EVENTS = 200  # of an agent program's output
+MAX_SAID = 2000  # characters of each of their texts
+MAX_ANSWER = 16 << 10  # characters
 MAX_CHANGED = 500  # paths of each kind in a result
 
 BUILT_IN = ("execute_code", "run", "prompt")
@@ -85,18 +90,19 @@ Task = ExecuteCode | Run | Prompt | Named
 
 # What comes of it
 
+AgentEvent = Said | Called | Returned | Used
+
 
 class Usage(Struct, frozen=True, kw_only=True):
     """What a task used.
 
-    seconds: while it ran. cpu_seconds, peak_memory (bytes): None where the guest does not tell.
-    requests: to models, by the agent, while it ran; with their tokens and US dollars, which are
-    None where a price is not known.
+    seconds: while it ran. cpu_seconds: of all the agent's processes meanwhile, None where the guest
+    does not tell. requests: to models, by the agent, meanwhile; with their tokens and US dollars,
+    which are None where a price is not known.
     """
 
     seconds: float
     cpu_seconds: float | None = None
-    peak_memory: int | None = None
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -125,7 +131,9 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
     exit_status: of its command, 128+n when signal n ended it; None without one. error, hint: what
     went wrong, in words. stdout, stderr: text, what cannot be printed in escapes; of more than
     MAX_OUTPUT bytes the first and last half, with `truncated` set. stdout_bytes, stderr_bytes: how
-    much it wrote. changes: None where it is not known. queued, began, ended: seconds since 1970.
+    much it wrote. answer: what an agent program came to, and events: what it said and called; of
+    more than MAX_EVENTS the first and last half, with `events_truncated` set. changes: None where
+    it is not known. queued, began, ended: seconds since 1970.
     """
 
     id: str | None
@@ -141,6 +149,9 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
     stderr: str = ""
     stderr_bytes: int = 0
     stderr_truncated: bool = False
+    answer: str | None = None
+    events: tuple[AgentEvent, ...] = ()
+    events_truncated: bool = False
     usage: Usage | None = None
     changes: Changes | None = None
     queued: float = 0.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import collections
 import re
 
-from .model import MAX_OUTPUT
+from ..agents.model import OutputFormat
+from ..agents.output import Called, Reader, Returned, Said, Used
+from .model import MAX_ANSWER, MAX_EVENTS, MAX_OUTPUT, MAX_SAID, AgentEvent
 
 _PIECE = 16 << 10  # characters of one transcript message
 _ODD = re.compile(r"[^\t\n\x20-\x7e]")
@@ -61,6 +64,63 @@ class Collector:
         first = self._head.decode("utf-8", "replace")
         last = self._tail[-self._half :].decode("utf-8", "replace")
         return f"{shown(first)}\n[{left} bytes are left out]\n{shown(last)}"
+
+
+class Events:
+    """What an agent program prints, as events: the first half and the last of what is kept.
+
+    form: a recipe's. answer: what it came to, or said last; None: nothing. failed: it says so
+    itself.
+    """
+
+    def __init__(self, form: OutputFormat) -> None:
+        self._reader = Reader(form) if form != "text" else None
+        self._first: list[AgentEvent] = []
+        self._last: collections.deque[AgentEvent] = collections.deque(maxlen=MAX_EVENTS // 2)
+        self._count = 0
+        self.answer: str | None = None
+        self.failed = False
+
+    def feed(self, data: bytes) -> None:
+        """What was written; nothing at the end."""
+        if self._reader is None:
+            return
+        for event in self._reader.feed(data) if data else self._reader.end():
+            if isinstance(event, Said | Returned) and event.text:
+                self.answer = shown(event.text[:MAX_ANSWER])
+            if isinstance(event, Returned):
+                self.failed = not event.ok
+            if isinstance(event, Said | Called | Returned | Used):
+                self._keep(_short(event))
+
+    def _keep(self, event: AgentEvent) -> None:
+        self._count += 1
+        if len(self._first) < MAX_EVENTS // 2:
+            self._first.append(event)
+        else:
+            self._last.append(event)
+
+    @property
+    def kept(self) -> tuple[AgentEvent, ...]:
+        """Those that are kept."""
+        return (*self._first, *self._last)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether there were more."""
+        return self._count > len(self._first) + len(self._last)
+
+
+def _short(event: AgentEvent) -> AgentEvent:
+    """With texts that can be shown, and are not long."""
+    if isinstance(event, Said):
+        cut = event.cut or len(event.text) > MAX_SAID
+        return Said(text=shown(event.text[:MAX_SAID]), cut=cut)
+    if isinstance(event, Called):
+        return Called(tool=shown(event.tool), arguments=shown(event.arguments[:MAX_SAID]))
+    if isinstance(event, Returned):
+        return Returned(ok=event.ok, text=shown(event.text[:MAX_SAID]))
+    return event
 
 
 class Pieces:

@@ -31,6 +31,7 @@ def command(task: Prompt, place: Place, recipe: Recipe) -> Command:
         # What the sandbox was started with counts: the recipe's, or what the user said instead.
         environment={n: v for n, v in variables.items() if n not in place.variables},
         timeout=None if task.timeout_ms is None else task.timeout_ms / 1000,
+        output=recipe.table.output,
     )
 
 

@@ -237,11 +237,11 @@ class Tasks:
         old = [summary for summary in kept if summary.id not in now]
         return sorted([*old, *now.values()], key=lambda summary: summary.queued)
 
-    def running(self, agent: int) -> Summary | None:
-        """What an agent works on."""
+    def what(self, agent: int) -> str | None:
+        """What an agent works on, in a few printable words."""
         for given in self._given.values():
             if given.work.agent == agent and given.work.began is not None:
-                return given.summary()
+                return given.summary().what
         return None
 
     # How it is done

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,7 +21,7 @@ from ..spec import Action
 from . import changes, commands, parse, prompts
 from .commands import Command, Place
 from .model import Heartbeat, Llm, Outgoing, Prompt, Result, Status, Task, Transcript, Usage
-from .output import Collector, Pieces
+from .output import Collector, Events, Pieces
 from .spending import Account, Asked, Meter
 
 GRACE = 2.0  # seconds between TERM and the end of everything
@@ -46,13 +46,22 @@ class Begin(Protocol):
         """See `Sandbox.exec`, with its errors."""
 
 
+async def _no_cpu(_agent: int) -> float | None:
+    return None
+
+
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What every task of a sandbox is run with. recipe: finds one by name; raises ConfigError."""
+    """What every task of a sandbox is run with.
+
+    recipe: finds one by name; raises ConfigError. cpu: seconds that an agent's processes have had,
+    None when that is not known.
+    """
 
     begin: Begin
     actions: Mapping[str, Action]
     meter: Meter
     recipe: Callable[[str], Recipe] = find
+    cpu: Callable[[int], Awaitable[float | None]] = _no_cpu
 
 
 class Work:
@@ -68,6 +77,7 @@ class Work:
         self.over = False  # its command has ended, its result is under way
         self._tell = tell
         self._collected = {"stdout": Collector(), "stderr": Collector()}
+        self._events = Events("text")
         self._llm = 0
 
     def tell(self, message: Outgoing) -> None:
@@ -101,6 +111,8 @@ class Work:
         except CorralError as error:
             return self.failed(error)
         before = await asyncio.to_thread(changes.look, folder) if folder else None
+        self._events = Events(command.output)
+        cpu = await tools.cpu(self.agent)
         began = time.monotonic()
         with tools.meter.following(self.agent, self._asked) as account:
             try:
@@ -110,12 +122,13 @@ class Work:
             self.over = True
             seconds = time.monotonic() - began
             await account.settled()
+        used = await tools.cpu(self.agent)
         after = await asyncio.to_thread(changes.look, folder) if folder else None
         return self.result(
             status,
             exit_status=exit_status,
             error=problem,
-            usage=_usage(seconds, account),
+            usage=_usage(seconds, None if used is None or cpu is None else used - cpu, account),
             changes=changes.compare(before, after),
         )
 
@@ -139,6 +152,9 @@ class Work:
             stderr=err.text(),
             stderr_bytes=err.size,
             stderr_truncated=err.truncated,
+            answer=self._events.answer,
+            events=self._events.kept,
+            events_truncated=self._events.truncated,
             queued=round(self.queued, 3),
             began=None if self.began is None else round(self.began, 3),
             ended=round(time.time(), 3),
@@ -173,7 +189,7 @@ class Work:
                     return await self._cut_short(execution, readers, how, command.timeout)
                 await asyncio.gather(*readers)
                 status = await execution.wait()
-                return ("failed" if status else "done"), status, None
+                return ("failed" if status or self._events.failed else "done"), status, None
             finally:
                 for task in (*readers, feeding):
                     task.cancel()
@@ -232,6 +248,8 @@ class Work:
             except StreamResetError:  # we have given it up ourselves
                 data = b""
             collected.feed(data)
+            if name == "stdout":
+                self._events.feed(data)
             for text in pieces.feed(data, final=not data):
                 self._tell(Transcript(id=self.id, agent=self.agent, stream=name, text=text))
             if not data:
@@ -264,9 +282,11 @@ async def _feed(stdin: Stream, data: bytes) -> None:
         await stdin.end()
 
 
-def _usage(seconds: float, account: Account) -> Usage:
+def _usage(seconds: float, cpu: float | None, account: Account) -> Usage:
     return Usage(
         seconds=round(seconds, 3),
+        # A jail that was made again meanwhile counts from 0.
+        cpu_seconds=None if cpu is None or cpu < 0 else round(cpu, 3),
         requests=account.requests,
         input_tokens=account.input_tokens,
         output_tokens=account.output_tokens,

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from corral.agents import Recipe
 from corral.channel import Execution
 from corral.errors import CommandNotFoundError
 from corral.spec import Action
@@ -36,6 +37,8 @@ class Bench:
         self.told: list[Outgoing] = []
         self.local = Local(folder)
         self.meter = Meter()
+        self.recipes: dict[str, Recipe] = {}
+        self.cpu = 0.0
         self.begun: list[tuple[int, tuple[str, ...]]] = []
 
     @contextlib.asynccontextmanager
@@ -54,6 +57,10 @@ class Bench:
             raise CommandNotFoundError(f"{argv[0]}: not found.", hint="Look.") from error
         yield cast(Execution, execution)
 
+    async def _cpu(self, _agent: int) -> float | None:
+        self.cpu += 1.5
+        return self.cpu
+
     @contextlib.asynccontextmanager
     async def tasks(
         self, agents: int = 1, history: History | None = None, lane: str = ""
@@ -68,7 +75,13 @@ class Bench:
             for number in range(1, agents + 1)
         }
         actions = {action.name: action for action in ACTIONS}
-        tools = Tools(begin=self.begin, actions=actions, meter=self.meter)
+        tools = Tools(
+            begin=self.begin,
+            actions=actions,
+            meter=self.meter,
+            recipe=self.recipes.__getitem__,
+            cpu=self._cpu,
+        )
         async with Tasks(places, tools, history, self.told.append) as tasks:
             yield tasks
         for process in self.local.started:

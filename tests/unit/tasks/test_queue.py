@@ -46,6 +46,7 @@ async def test_a_result_tells_how_it_ended_what_it_wrote_and_what_changed(bench:
     assert result.changes.modified == ("old",)
     assert result.changes.deleted == ("gone",)
     assert result.usage is not None and 0 < result.usage.seconds < 20
+    assert result.usage.cpu_seconds == 1.5
     assert (result.id, result.agent, result.action) == ("1", 1, "execute_code")
 
 
