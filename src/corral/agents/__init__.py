@@ -32,6 +32,7 @@ __all__ = [
     "is_known",
     "names",
     "recipes",
+    "source_of",
 ]
 
 _BUILT_IN = Path(__file__).parent / "recipes"
@@ -71,6 +72,15 @@ def find(name: str) -> Recipe:
         f"there is no recipe for an agent “{printable(name, 60)}”.",
         hint=f"Did you mean {close}?" if close else f"There are: {', '.join(names())}.",
     )
+
+
+def source_of(name: str) -> str:
+    """The file of a recipe that `find` gives. Raises ConfigError."""
+    for path in _places(name):
+        content = read_config(path, follow=True)
+        if content is not None:
+            return content.decode("utf-8", "replace")
+    return ""
 
 
 def recipes() -> Iterator[Recipe | ConfigError]:

@@ -267,9 +267,9 @@ def held(folders: Iterable[str]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def prune(*, dry_run: bool) -> tuple[int, list[str]]:
-    """Remove the images that no sandbox uses: (bytes that frees, names of those that stay)."""
-    freed, kept = 0, []
+def prune(*, dry_run: bool) -> int:
+    """Remove the images that no sandbox uses; returns how many bytes that frees."""
+    freed = 0
     folder = images_folder()
     for image in sorted(folder.iterdir()) if folder.is_dir() else ():
         if image.is_symlink() or not image.is_dir():
@@ -278,8 +278,7 @@ def prune(*, dry_run: bool) -> tuple[int, list[str]]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            kept.append(image.name)
-            continue
+            continue  # a sandbox uses it
         else:
             freed += sum(file.lstat().st_blocks * 512 for file in image.rglob("*"))
             if not dry_run:
@@ -290,4 +289,4 @@ def prune(*, dry_run: bool) -> tuple[int, list[str]]:
                     shutil.rmtree(gone, ignore_errors=True)
         finally:
             os.close(descriptor)
-    return freed, kept
+    return freed

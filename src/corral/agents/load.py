@@ -10,10 +10,10 @@ import msgspec
 from ..errors import ConfigError
 from ..spec.text import nearest, printable
 from ..spec.toml import location, worded
-from .model import Held, Import, Install, Provider, Recipe, RecipeTable
+from .model import Check, Held, Import, Install, Provider, Recipe, RecipeTable
 from .validate import NAME, problems
 
-_TABLES: Mapping[str, type[msgspec.Struct]] = {"install": Install, "import": Import}
+_TABLES: Mapping[str, type[msgspec.Struct]] = {"install": Install, "import": Import, "check": Check}
 _NAMED: Mapping[str, tuple[str, type[msgspec.Struct]]] = {
     "gateway": ("DIALECT", Provider),
     "secrets": ("NAME", Held),
@@ -49,7 +49,7 @@ def parse_recipe(content: bytes, name: str, origin: str, *, own: bool = True) ->
 
 
 def recipe_keys() -> list[str]:
-    """Every key that a recipe may have, dotted; NAME stands for a dialect's or variable's."""
+    """Every key that a recipe may have, dotted; words in capitals stand for names."""
     keys: list[str] = []
     for word in RecipeTable.__struct_encode_fields__:
         if word in _TABLES:
@@ -58,7 +58,7 @@ def recipe_keys() -> list[str]:
             name, model = _NAMED[word]
             keys += [f"{word}.{name}.{below}" for below in model.__struct_fields__]
         else:
-            keys.append(word)
+            keys.append({"env": "env.NAME", "files": "files.PATH"}.get(word, word))
     return keys
 
 

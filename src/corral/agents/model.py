@@ -62,6 +62,18 @@ class Import(_Table, frozen=True, kw_only=True):
     leave: tuple[str, ...] = ()
 
 
+class Check(_Table, frozen=True, kw_only=True):
+    """How a scripted model makes the agent write "checked" into corral-check.txt.
+
+    tool, arguments: the call of a tool of the agent's. text: what the model says, in place of a
+    call or at its end.
+    """
+
+    tool: str = ""
+    arguments: dict[str, str] | str = ""
+    text: str = ""
+
+
 class RecipeTable(_Table, frozen=True, kw_only=True):
     """A recipe's file."""
 
@@ -79,6 +91,7 @@ class RecipeTable(_Table, frozen=True, kw_only=True):
     install: Install = Install()
     gateway: dict[Dialect, Provider] = {}
     secrets: dict[str, Held] = {}
+    check: Check = Check()
     import_: Import = field(default=Import(), name="import")
 
 

@@ -28,7 +28,7 @@ def prepare(
     loaded: what the user says (spec.collect), whose project file is accepted. Raises ConfigError,
     FetchError, HostError, ImageError, MissingProgramError.
     """
-    reach(recipe, loaded, environ, share_auth=share_auth)  # before anything is made
+    way = reach(recipe, loaded, environ, share_auth=share_auth)  # before anything is made
     program = find(recipe, environ, loaded.place.workspace, report)
     home = homes.ensure_home(recipe, loaded.place.workspace, number)
     if import_settings:
@@ -42,7 +42,7 @@ def prepare(
                 message=f"{path} of {recipe.name} was not written: a link is in its way.",
             )
         )
-    return use(recipe, loaded, environ, program, home, share_auth=share_auth)
+    return use(recipe, loaded, program, home, way)
 
 
 def find(recipe: Recipe, environ: Mapping[str, str], workspace: str, report: Report) -> Found:

@@ -73,17 +73,9 @@ class Use(Struct, frozen=True, kw_only=True):
         return (self.program.path, *words[1:])
 
 
-def use(
-    recipe: Recipe,
-    loaded: Loaded,
-    environ: Mapping[str, str],
-    program: Found,
-    home: Home,
-    *,
-    share_auth: bool = False,
-) -> Use:
-    """What this agent gets. loaded: what the user says. Raises ConfigError."""
-    reached, added, gateways = reach(recipe, loaded, environ, share_auth=share_auth)
+def use(recipe: Recipe, loaded: Loaded, program: Found, home: Home, way: Way) -> Use:
+    """What this agent gets. loaded: what the user says. way: to its model; see `reach`."""
+    reached, added, gateways = way
     inside = guest_home(loaded)
     taken = [cast("NamedShare", entry.value).target for entry in loaded.merged["share"]]
     places = [(source, inside + place[1:]) for source, place in home.places]
@@ -104,24 +96,28 @@ def use(
     )
 
 
+Way = tuple[Reached | None, tuple[str, ...], Mapping[str, Gateway]]
+"""The gateway to a model, gateways to add, gateways in place of the user's own."""
+
+
 def reach(
     recipe: Recipe, loaded: Loaded, environ: Mapping[str, str], *, share_auth: bool = False
-) -> tuple[Reached | None, tuple[str, ...], Mapping[str, Gateway]]:
-    """(the gateway to the model, gateways to add, gateways in place of the user's own).
+) -> Way:
+    """The way to the agent's model.
 
     First those that the user asked for, then the recipe's that have a key. Raises ConfigError.
     """
     known = {**BUILT_IN, **loaded.doors.gateways}
     if share_auth:
         gateway = _with_login(recipe, known, environ)
-        return _reached(gateway), (gateway.name,), {gateway.name: gateway}
+        return reached_by(gateway), (gateway.name,), {gateway.name: gateway}
     fitting = dialects(recipe.table)
     if not fitting:
         return None, (), {}
     for entry in loaded.merged["network.gateways"]:
         asked = known.get(str(entry.value))
         if asked is not None and asked.dialect in fitting:
-            return _reached(asked), (), {}
+            return reached_by(asked), (), {}
     passed = _passed(loaded)
     for name in recipe.table.gateways:
         found = known.get(name)
@@ -130,7 +126,7 @@ def reach(
         if found.key is not None and found.key.kind == "env" and found.key.value[0] in passed:
             return None, (), {}  # the user gives it the key itself
         if _has_key(found, environ):
-            return _reached(found), (name,), {}
+            return reached_by(found), (name,), {}
     raise _no_key(recipe, known, fitting)
 
 
@@ -140,7 +136,8 @@ def guest_home(loaded: Loaded) -> str:
     return "/root" if becomes else loaded.place.home
 
 
-def _reached(gateway: Gateway) -> Reached:
+def reached_by(gateway: Gateway) -> Reached:
+    """What an agent needs to know of a gateway."""
     path = "/v1" if gateway.dialect == "openai" else ""
     url = f"http://{gateway.name}.{GATEWAY_DOMAIN}{path}"
     return Reached(name=gateway.name, dialect=gateway.dialect, url=url)

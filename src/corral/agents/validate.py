@@ -38,6 +38,10 @@ def problems(table: RecipeTable) -> Iterable[Problem]:
     yield from _files(table)
     yield from _imports(table)
     yield from _install(table.install)
+    if table.check.arguments and not table.check.tool:
+        yield "check.arguments", "they are a tool's: say which."
+    if any(len(text) > MAX_TEXT for text in (table.check.tool, table.check.text)):
+        yield "check", "its texts are too long."
 
 
 def _words(table: RecipeTable) -> Iterable[Problem]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 # verb: (module here, what `corral --help` says)
 VERBS = {
     "run": ("run", "Run a command in a new sandbox on the current folder."),
+    "agent": ("agent", "List, check, install and update the agents that corral knows."),
     "up": ("up", "Start a sandbox on the current folder, and keep it."),
     "exec": ("exec", "Run a command in a sandbox that is kept."),
     "shell": ("shell", "Open a shell in a sandbox that is kept."),

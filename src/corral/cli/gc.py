@@ -17,14 +17,19 @@ Examples:
 def command(dry_run: bool, as_json: bool) -> None:
     """Remove abandoned run folders, kept logs, and everything in the cache folder.
 
-    What running sandboxes use stays usable: they hold their files open. The next start builds
-    anew what it needs; guest kernels and tools are downloaded again.
+    What running sandboxes use stays usable: they hold their files open, and the programs of agents
+    that they use are left. The next start builds anew what it needs; guest kernels and tools are
+    downloaded again.
     """
     from .. import paths
+    from ..agents import images
     from ..images.locks import clear_cache
     from ..sandbox import sweep
 
-    cleared = clear_cache(paths.cache_dir(), dry_run=dry_run)
+    # Programs of agents that sandboxes use are open by name, not by descriptor: those stay.
+    cleared = images.prune(dry_run=dry_run)
+    keep = {images.images_folder().name}
+    cleared += clear_cache(paths.cache_dir(), dry_run=dry_run, keep=keep)
     folders = [str(path) for path in sweep(kept=True, dry_run=dry_run)]
     if as_json:
         import json

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -144,11 +144,11 @@ def _sync_file_system(folder: Path) -> None:
         os.close(descriptor)
 
 
-def clear_cache(folder: Path, *, dry_run: bool) -> int:
-    """Remove everything in the cache folder; returns how many bytes that frees."""
+def clear_cache(folder: Path, *, dry_run: bool, keep: Collection[str] = ()) -> int:
+    """Remove everything in the cache folder but `keep`; returns how many bytes that frees."""
     freed = 0
     for entry in folder.iterdir():
-        if entry.name.startswith("venv-"):
+        if entry.name.startswith("venv-") or entry.name in keep:
             continue  # the launcher's: what runs this very process
         if entry.is_dir() and not entry.is_symlink():
             freed += sum(file.lstat().st_blocks * 512 for file in entry.rglob("*"))

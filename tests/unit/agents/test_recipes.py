@@ -8,7 +8,7 @@ import pytest
 
 from corral import agents
 from corral.agents import Reached, environment, headless, interactive
-from corral.agents.load import parse_recipe
+from corral.agents.load import parse_recipe, recipe_keys
 from corral.agents.validate import dialects
 from corral.errors import ConfigError, UsageError
 
@@ -121,6 +121,8 @@ def test_a_misspelt_name_gets_the_nearest() -> None:
         ("[env]\nA = 'sk-ant-REDUCED0a1b2c3d4e5f6g7h8i9j0'", "credential"),
         ("[secrets.KEY]\nhosts = ['*']", "cannot be for"),
         ("output = 'html'", "output"),
+        ("[check]\narguments = 'x'", "they are a tool's"),
+        ("[check]\ntol = 'x'", "check.tol is not a known key"),
         ("program = 7", "already"),
         ("x = [", "not valid TOML"),
     ],
@@ -147,3 +149,11 @@ def test_a_prompt_is_text() -> None:
             headless(recipe, wrong)
     with pytest.raises(ConfigError, match="takes a prompt"):
         headless(parse(LEAST), "hi")
+
+
+def test_every_key_is_documented_and_the_example_of_the_page_is_a_recipe() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "adding-an-agent.md").read_text()
+    assert [key for key in recipe_keys() if f"`{key}`" not in page] == []
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    recipe = parse_recipe(example.encode(), "mine", "the page")
+    assert interactive(recipe)[0] == "mine"
