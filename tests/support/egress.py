@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,12 +56,16 @@ async def running(
     gateway: Callable[[int], Path] | None = None,
     secrets: Sequence[Secret] = (),
     intercept: Path | None = None,
+    networks: Mapping[int, Network] | None = None,
+    allowed: Mapping[int, Sequence[str]] | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for agents 1 and 2; it ends with nothing open."""
     report = seen.append if seen is not None else events.silent
     engine = Engine(
         network,
         agents={1, 2},
+        networks=networks or {},
+        allowed=allowed or {},
         gateways=gateways,
         gateway=gateway,
         secrets=secrets,

@@ -121,7 +121,19 @@ def layout(**workspace: Any) -> Layout:
 def plan(
     wanted: Spec | None = None, host: Facts | None = None, found: Layout | None = None
 ) -> Plan:
-    """The plan of these, or of the defaults, for an environment of nothing but a PATH."""
-    return build(
-        wanted or spec(), host or facts(), found or layout(), {"PATH": "/usr/bin:/bin"}, FILTERS
-    )
+    """The plan of these, or of the defaults, for an environment of nothing but a PATH.
+
+    Of an agent with a copy of its own, that has been surveyed.
+    """
+    wanted = wanted or spec()
+    surveys = {
+        agent.number: Survey(
+            path=agent.copy,
+            mounts=(f"{agent.copy}/.git",),
+            protected=(f"{agent.copy}/.git/config",),
+        )
+        for agent in wanted.agents
+        if agent.copy is not None
+    }
+    environ = {"PATH": "/usr/bin:/bin"}
+    return build(wanted, host or facts(), found or layout(), environ, FILTERS, surveys)

@@ -13,7 +13,7 @@ from corral.events import Report, silent
 from corral.host import measure
 from corral.plan import Plan
 from corral.sandbox import Parts, Sandbox, make_plan, prepare, start
-from corral.spec import load_spec
+from corral.spec import Spec, load_spec
 
 DEFAULTS: dict[str, object] = {"machine.cpus": 1, "machine.memory": "768MiB"}
 GUEST_PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
@@ -37,6 +37,11 @@ def plan_for(
 ) -> tuple[Plan, Parts]:
     """The plan and parts of a sandbox on `folder`, with a small machine unless told otherwise."""
     spec = load_spec(folder, {**DEFAULTS, **(overrides or {})}, os.environ, force=force)
+    return planned(spec, kept=kept)
+
+
+def planned(spec: Spec, *, kept: bool = False) -> tuple[Plan, Parts]:
+    """The plan and parts of what a spec wants."""
     facts = measure()
     plan = make_plan(spec, facts, os.environ, kept=kept)
     return plan, prepare(plan, facts, silent)

@@ -134,3 +134,53 @@ def test_of_a_folder_that_is_gone_changes_can_be_thrown_away(
     done = corral("diff", "app", cwd=home)
     assert done.returncode == 125 and "Traceback" not in done.stderr
     assert corral("discard", "app", "-y", cwd=home).returncode == 0
+
+
+@pytest.fixture
+def herd(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What two agents have made of a folder: both of `b`, one of a name that drives terminals."""
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    (project / "b").write_text("b\n")
+    with Review("herd").begin(str(project), None, {1: "", 2: ""}) as begun:
+        works = {number: Path(work) for number, work in begun.works.items()}
+    (works[1] / "b").write_text("one\n")
+    (works[2] / "b").write_text("two\n")
+    (works[2] / "x\x1b[2J").write_text("x")
+    return project
+
+
+def test_of_several_the_diff_shows_who_changed_what(herd: Path, corral: Corral) -> None:
+    done = corral("diff", "herd")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["agent 1: 1 change", "agent 2: 2 changes"]
+    assert "  b  1:M 2:M  disagree" in lines
+    assert '  "x\\033[2J"  2:A' in lines and "\x1b" not in done.stdout
+    assert "they disagree on 1 path" in done.stdout
+    found = json.loads(corral("diff", "herd", "b", "--json").stdout)
+    assert [(one["path"], one["state"]) for one in found] == [("b", "disagree")]
+    assert "+two" in corral("diff", "herd", "--agent", "2", "b").stdout
+    assert corral("diff", "herd", "--agent", "3").returncode == 125
+
+
+def test_of_several_what_one_made_is_applied_and_the_others_told(
+    herd: Path, corral: Corral
+) -> None:
+    done = corral("apply", "herd")
+    assert done.returncode == 2 and "--agent N" in done.stderr
+    assert (herd / "b").read_text() == "b\n"
+    done = corral("apply", "herd", "--agent", "1")
+    assert done.returncode == 0 and (herd / "b").read_text() == "one\n"
+    assert "disagreement: b: agent 2 left something else" in done.stderr
+    done = corral("apply", "herd", "--agent", "2", "b")
+    assert done.returncode == 1 and "conflict: b: it was changed here, too" in done.stderr
+    assert (herd / "b").read_text() == "one\n"
+
+
+def test_of_several_what_one_made_is_thrown_away(herd: Path, corral: Corral) -> None:
+    assert corral("discard", "herd", "b", "-y").returncode == 2, "whose?"
+    assert corral("discard", "herd", "--agent", "2", "b", "-y").stdout == "b\n"
+    assert corral("discard", "herd", "--agent", "1", "-y").returncode == 0
+    assert Review("herd").meta().agents == (2,)
+    assert corral("discard", "herd", "-y").returncode == 0
+    assert corral("diff").stdout == ""

@@ -12,6 +12,7 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from corral.events import Notice
@@ -541,3 +542,29 @@ async def test_too_many_open_files_is_an_answer_not_the_end(
         again = ask(engine, "a.test", 7)
         await again.finish()
         assert await again.hear_all() == b"" and again.reset_reason is None
+
+
+async def test_an_agent_may_have_a_policy_and_gateways_of_its_own() -> None:
+    seen: Seen = []
+    async with server(b"answer") as echo:
+        network = policy("echo.test:7000", to={"echo.test": echo.port})
+        own = msgspec.structs.replace(network, allow=())
+        async with running(
+            network,
+            seen,
+            networks={2: own},
+            gateways=("anthropic",),
+            gateway=lambda agent: Path(f"/nowhere/{agent}"),
+            allowed={2: ()},
+        ) as engine:
+            one, two = ask(engine, "echo.test", 7000), ask(engine, "echo.test", 7000, agent=2)
+            await one.say(b"question")
+            await one.finish()
+            assert await one.hear_all() == b"answer"
+            await two.settled()
+            three = ask(engine, "anthropic.corral.internal", 80, agent=2)
+            await three.settled()
+    told = [(each.agent, each.verdict, each.reason) for each in connections(seen)]
+    assert (2, "denied", "this agent may not use that gateway") in told
+    assert [verdict for agent, verdict, _ in told if agent == 2] == ["denied", "denied"]
+    assert (1, "allowed") in [each[:2] for each in told]

@@ -12,28 +12,33 @@ import pytest
 from corral.errors import PlanError
 from corral.host import KvmFinding, OsRelease, Program, User, Virtiofsd
 from corral.plan import build
-from corral.spec.model import Share
+from corral.policy import Network
+from corral.spec.model import AgentSpec, Limits, Share
 from tests.support import examples
 from tests.support.golden import Golden
 
+LIMITS = Limits(memory=1 << 28, cpu=50, pids=100)
 KVM_STATES = ("absent", "denied", "emulates", "error", "unmeasured")
 
 
 def plan_as_lines(**wanted: Any) -> list[str]:
     """A plan as indented JSON, each step of a tree in one line."""
     plan = examples.plan(examples.spec(**wanted))
-    agent = plan.agents[0]
-    tree: Any = agent.setup["tree"]
-    shown = {
+    shown: dict[str, Any] = {
         "toolbox tree": [" ".join(step.argv()) for step in plan.toolbox.tree],
-        "agent tree": [" ".join(step.argv()) for step in agent.export.tree],
         **{name: getattr(plan, name) for name in ("name", "machine", "modules", "setup", "notes")},
-        "agent jail": agent.jail,
-        "agent setup": {**agent.setup, "tree": [" ".join(map(str, step)) for step in tree]},
-        "environment": [f"{name}={value}" for name, value in agent.environment],
-        "workdir": agent.workdir,
-        "watched": agent.watched,
     }
+    for agent in plan.agents:
+        tree: Any = agent.setup["tree"]
+        name = "agent" if len(plan.agents) == 1 else f"agent {agent.number}"
+        shown |= {
+            f"{name} tree": [" ".join(step.argv()) for step in agent.export.tree],
+            f"{name} jail": agent.jail,
+            f"{name} setup": {**agent.setup, "tree": [" ".join(map(str, step)) for step in tree]},
+            f"{name} environment": [f"{key}={value}" for key, value in agent.environment],
+            f"{name} workdir": agent.workdir,
+            f"{name} watched": agent.watched,
+        }
     return json.dumps(msgspec.to_builtins(shown), indent=1).splitlines()
 
 
@@ -50,6 +55,29 @@ def test_the_plan_of_a_command_as_root_with_shares_and_tools(golden: Golden) -> 
         ),
     )
     golden("root-with-shares", lines)
+
+
+def test_the_plan_of_three_agents_with_something_of_their_own_each(golden: Golden) -> None:
+    data = Share(source="/home/ada/data", target="/shared", writable=False)
+    state = Share(source="/state/2", target="/home/ada/.claude", writable=True)
+    lines = plan_as_lines(
+        shares=(data,),
+        agents=(
+            AgentSpec(number=1, workspace="own", copy="/reviews/demo/1/work", limits=LIMITS),
+            AgentSpec(
+                number=2,
+                workspace="own",
+                copy="/reviews/demo/2/work",
+                shares=(state,),
+                tools=("/opt/claude",),
+                env=(("MODE", "ci"),),
+                home=1 << 26,
+                tmp=1 << 25,
+            ),
+            AgentSpec(number=3, workspace="together", network=Network(mode="internet")),
+        ),
+    )
+    golden("three-agents", lines)
 
 
 def test_planning_twice_gives_the_same_plan() -> None:

@@ -1,0 +1,191 @@
+"""Several agents in one real machine: each at its own work, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.review.store import Review
+from corral.review.working import working_copy
+from corral.sandbox import Sandbox, start
+from corral.spec import load_spec
+from tests.conftest import Corral
+from tests.support.sandboxes import DEFAULTS, lines, planned, run, shell, succeeded
+
+CLEAN = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent"}
+TWELVE = range(1, 13)
+COMMIT = "git -c user.name=a -c user.email=a@example.org commit -qm inside"
+
+
+def git(root: Path, *arguments: str) -> str:
+    words = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
+    return subprocess.run(
+        words, cwd=root, env=CLEAN, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the state is, the folder that agents work on, and one that all see."""
+    root = tmp_path_factory.mktemp("herd")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("CORRAL_STATE_DIR", str(root / "state"))
+    (root / "project").mkdir()
+    (root / "shared").mkdir()
+    (root / "shared" / "note").write_text("for all\n")
+    (root / "project" / "a").write_text("one\n")
+    git(root / "project", "init", "-q", "-b", "main")
+    git(root / "project", "add", ".")
+    git(root / "project", "commit", "-qm", "one")
+    yield root
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+async def herd(home: Path) -> AsyncIterator[Sandbox]:
+    """Twelve agents, each with a copy of its own."""
+    overrides = {
+        **DEFAULTS,
+        **{"machine.memory": "1536MiB", "herd.agents": 12, "herd.shared": str(home / "shared")},
+        **{"herd.memory": "256MiB", "herd.pids": 200, "herd.home": "8MiB", "name": "herd"},
+        "herd.cpu": "90%",
+    }
+    spec = load_spec(home / "project", overrides, os.environ)
+    with working_copy(spec) as (spec, _notices):
+        plan, parts = planned(spec)
+        async with start(plan, parts, lambda _event: None) as sandbox:
+            yield sandbox
+
+
+async def test_twelve_work_at_once_and_each_writes_its_own_file(herd: Sandbox, home: Path) -> None:
+    script = (
+        "pwd; hostname; git branch --show-current; echo $CORRAL_AGENT > mine; "
+        f"git add mine; {COMMIT}; cat /shared/note; touch /shared/x 2>&1 | grep -o Read-only"
+    )
+    done = await asyncio.gather(*(shell(herd, script, agent=n, timeout=120) for n in TWELVE))
+    for number, result in zip(TWELVE, done, strict=True):
+        assert lines(result) == [
+            "/workspace",
+            f"herd-{number}",
+            f"corral/herd/{number}",
+            "for all",
+            "Read-only",
+        ]
+    review = Review("herd")
+    for number in TWELVE:
+        file = review.agent(number) / "work" / "mine"
+        assert file.read_text() == f"{number}\n"
+        assert file.stat().st_uid == os.getuid(), "on the host it is the user's own"
+        assert [one.change.path for one in review.changes(agent=number)] == ["mine"]
+    assert git(home / "project", "status", "--porcelain") == ""
+    assert git(home / "project", "log", "--all", "--format=%s") == "one\n"
+
+
+async def test_each_has_its_limits(herd: Sandbox) -> None:
+    """As the guest's own root sees them: what an agent sees could be its own."""
+    code = (
+        "for n in (1, 12):\n"
+        " for name in ('memory.max', 'pids.max', 'cpu.max'):\n"
+        "  print(open(f'/sys/fs/cgroup/agent-{n}/{name}').read().strip())\n"
+    )
+    found = await run(herd, "/usr/bin/python3", "-I", "-S", "-c", code, agent=0)
+    assert lines(found) == [str(256 << 20), "200", "90000 100000"] * 2
+
+
+async def test_a_home_takes_no_more_than_was_said_and_the_others_go_on(herd: Sandbox) -> None:
+    full = await shell(herd, "head -c 20000000 /dev/zero > ~/big; echo $?; stat -c %s ~/big",
+                       agent=3)  # fmt: skip
+    assert "No space left" in full.stderr
+    assert int(lines(full)[1]) <= 8 << 20
+    fine = await shell(herd, "head -c 4000000 /dev/zero > ~/big && rm ~/big && echo ok", agent=4)
+    assert succeeded(fine) == "ok\n"
+
+
+async def test_one_that_forks_without_end_stops_itself_only(herd: Sandbox) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do sleep 30 & i=$((i+1)); done; echo through"
+    bomb = asyncio.create_task(shell(herd, script, agent=5, timeout=100))
+    try:
+        assert succeeded(await shell(herd, "echo fine", agent=6, timeout=60)) == "fine\n"
+    finally:
+        await herd.kill(5)
+        await asyncio.wait((bomb,))
+    result = bomb.result()
+    assert "through" not in result.stdout or "fork" in result.stderr.lower(), result
+
+
+async def test_none_sees_what_another_has(herd: Sandbox) -> None:
+    done = await shell(herd, "echo secret > /tmp/mine; echo secret > ~/mine; sleep 5 & id -u",
+                       agent=7)  # fmt: skip
+    assert done.status == 0
+    look = "ls /tmp ~ /workspace/../agents /agents 2>/dev/null | grep -v '^/\\|^$' | grep -x mine; "
+    other = await shell(herd, look + "pgrep sleep; cat /workspace/../*/mine 2>/dev/null; true",
+                        agent=8)  # fmt: skip
+    assert succeeded(other) == ""
+
+
+async def test_an_agent_that_there_is_not_is_an_error(herd: Sandbox) -> None:
+    from corral.errors import ExecError
+
+    with pytest.raises(ExecError, match="no agent 13"):
+        await run(herd, "true", agent=13)
+
+
+def test_a_kept_herd_from_the_start_to_what_is_applied(
+    project: Path, corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the command line: up, exec, cp, stop, start; diff, apply, a conflict, discard."""
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    (project / "a").write_text("one\n")
+    small = ("--memory", "768m", "--cpus", "1", "--agents", "2")
+    try:
+        done = corral("up", "pair", "-d", *small)
+        assert done.returncode == 0, done.stderr
+        for number in ("1", "2"):
+            done = corral("exec", "pair", "--agent", number, "--", "sh", "-c",
+                          "echo $CORRAL_AGENT > a; id -un")  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        assert corral("exec", "pair", "--agent", "3", "--", "true").returncode == 125
+        assert corral("cp", "--agent", "2", "pair:a", str(tmp_path / "got")).returncode == 0
+        assert (tmp_path / "got").read_text() == "2\n"
+        assert corral("apply", "pair", "--agent", "1").returncode == 125, "it runs"
+        done = corral("stop", "pair")
+        assert "agent 2: held back: 1 changed." in done.stderr
+        assert corral("start", "pair").returncode == 0
+        done = corral("exec", "pair", "--agent", "2", "--", "cat", "a")
+        assert done.stdout == "2\n", "it goes on from what it had changed"
+        assert corral("stop", "pair").returncode == 0
+        (found,) = json.loads(corral("diff", "pair", "--json").stdout)
+        assert (found["path"], found["state"]) == ("a", "disagree")
+        assert corral("apply", "pair", "--agent", "1").returncode == 0
+        assert (project / "a").read_text() == "1\n"
+        done = corral("apply", "pair", "--agent", "2")
+        assert done.returncode == 1 and "conflict: a" in done.stderr
+        assert (project / "a").read_text() == "1\n"
+    finally:
+        corral("rm", "-f", "pair")
+    assert corral("discard", "pair", "-y").returncode == 0
+
+
+def test_together_they_work_on_the_folder_itself(
+    project: Path, corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    small = ("--memory", "768m", "--cpus", "1", "--agents", "2", "--agent-workspace", "together")
+    try:
+        done = corral("up", "both", "-d", *small)
+        assert done.returncode == 0, done.stderr
+        corral("exec", "both", "--agent", "1", "--", "sh", "-c", "echo one > a")
+        done = corral("exec", "both", "--agent", "2", "--", "sh", "-c", "cat a; echo two > a")
+        assert done.stdout == "one\n"
+        done = corral("exec", "both", "--", "cat", "a")
+        assert done.stdout == "two\n"
+        assert (project / "a").stat().st_uid == os.getuid()
+    finally:
+        corral("rm", "-f", "both")
+    assert corral("diff").stdout == "", "nothing is held back"
