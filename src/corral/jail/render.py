@@ -30,8 +30,10 @@ def host(
     *,
     uid: int,
     gid: int,
+    root: bool,
 ) -> Rendered:
     """bubblewrap's command line. uid, gid: in the jail, the user's own or others.
+    root: the user is the host's root.
 
     The environment is not on it, as everybody can read command lines: it is in a descriptor.
     """
@@ -57,6 +59,7 @@ def host(
         tuple(command),
         uid=uid,
         gid=gid,
+        root=root,
         network=jail.network,
         new_session=jail.session,
         options=tuple(options),

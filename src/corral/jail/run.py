@@ -146,6 +146,7 @@ class HostJail:
             self._filters,
             uid=facts.user.uid,
             gid=facts.user.gid,
+            root=facts.user.uid == 0,
         )
         with contextlib.ExitStack() as theirs:
             ours, fds, master = streams(theirs, terminal)

@@ -116,6 +116,7 @@ def confined(
     command: tuple[str, ...],
     *,
     uid: int,
+    root: bool,
     gid: int | None = None,
     seccomp_fd: int | None = None,
     all_capabilities: bool = False,
@@ -125,8 +126,8 @@ def confined(
 ) -> tuple[str, ...]:
     """argv for `command` in a tree of its own: new user, PID, network, IPC and UTS namespaces.
 
-    uid, gid: the one id (and group id, the same unless given) of the new user namespace; it is the
-    caller's own id outside.
+    root: the caller is the host's root. uid, gid: the one id (and group id, the same unless given)
+    of the new user namespace; it is the caller's own id outside.
     all_capabilities: keep capabilities inside that namespace, as a file server needs. network: it
     has the host's. new_session: it leaves the caller's session. options: further ones of bwrap's.
     """
@@ -142,11 +143,14 @@ def confined(
         argv += ["--cap-add", "ALL"]
     if seccomp_fd is not None:
         argv += ["--seccomp", str(seccomp_fd)]
-    # Where root runs corral, the files in /proc/sys are its own: they can be written without any
-    # capability, and core_pattern names a program that the kernel starts outside. bubblewrap seals
-    # /proc/irq and the like, and leaves this out (access(2) on the folder itself says no).
-    argv += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
-    argv += ["--tmpfs", "/tmp"]  # noqa: S108 - its own
+    argv += ["--proc", "/proc"]
+    if root:
+        # The files in /proc/sys are root's own: they can be written without any capability, and
+        # core_pattern names a program that the kernel starts outside. bubblewrap seals /proc/irq
+        # and the like, and leaves this out (access(2) on the folder itself says no). For others
+        # nothing is covered: a user namespace inside could mount no /proc (mount_too_revealing).
+        argv += ["--ro-bind", "/proc/sys", "/proc/sys"]
+    argv += ["--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
     for step in tree:
         argv += step.argv()
     return (*argv, "--", *command)

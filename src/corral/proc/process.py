@@ -249,10 +249,12 @@ class Helpers:
         *,
         fds: Mapping[int, int] | None = None,
         environment: Mapping[str, str] | None = None,
+        files: bool = False,
     ) -> Process:
         """Start argv[0] (an absolute path) with an environment built from nothing.
 
-        fds: number in the new process -> our descriptor, copied; 1 and 2 are its log unless given.
+        files: it may open as many files as this machine lets it. fds: number in the new process ->
+        our descriptor, copied; 1 and 2 are its log unless given.
         Raises ProcessError when it cannot be executed.
         """
         number, self._next = self._next, self._next + 1
@@ -271,6 +273,7 @@ class Helpers:
                     "argv": list(argv),
                     "env": dict(environment or _LAUNCHER_ENVIRONMENT),
                     "fds": list(passed),
+                    **({"files": True} if files else {}),
                 },
                 list(passed.values()),
             )

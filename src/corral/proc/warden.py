@@ -15,6 +15,7 @@ its first descriptor.
     up      {"op": "up", "id": 0} + a pidfd of the warden
     spawn   {"op": "spawn", "id": 1, "argv": [...], "env": {...}, "fds": [10, 11]} + descriptors
             fds: the numbers that the descriptors get in the new process; 1 and 2 its output
+            with "files": it may open as many files as this machine lets it
             an item of argv that starts with "pinned:" names a path without links, see Pins
     signal  {"op": "signal", "id": 1, "signal": 15}; with "inside": whether to a whole process
             group, it is for the program that bubblewrap, which that process is, runs
@@ -48,6 +49,7 @@ MAX_MESSAGE = 1 << 17  # bytes
 IN_FILE = b"file"
 MAX_FDS = 64
 _FD_BYTES = 4  # a C int
+_MOST_FILES = 1 << 20  # the kernel's own limit, unless fs.nr_open says otherwise
 _FIRST_HIGH_FD = 200  # above every number that a plan gives to a process
 
 PIN = "pinned:"
@@ -174,7 +176,8 @@ class Warden:
         if request["op"] == "spawn":
             try:
                 argv = [self._pins.place(argument) for argument in request["argv"]]
-                pid = _spawn(argv, request["env"], request["fds"], fds)
+                start = _spawn_for_files if request.get("files") else _spawn
+                pid = start(argv, request["env"], request["fds"], fds)
             except OSError as error:
                 self._send({"op": "failed", "id": number, "errno": error.errno})
             else:
@@ -254,6 +257,24 @@ def _spawn(argv: list[str], env: dict[str, str], targets: list[int], fds: list[i
     finally:
         for fd in (*fds, *high):
             os.close(fd)
+
+
+def _spawn_for_files(
+    argv: list[str], env: dict[str, str], targets: list[int], fds: list[int]
+) -> int:
+    """The same for a program that has a descriptor for each file that a guest knows of."""
+    import resource  # not at the start, for which everybody waits
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard == resource.RLIM_INFINITY or hard >= _MOST_FILES
+    try:  # root may have more than it was given
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, hard if enough else _MOST_FILES))
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        return _spawn(argv, env, targets, fds)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def serve() -> None:

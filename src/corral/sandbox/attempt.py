@@ -202,7 +202,8 @@ class Attempt:
             argv = render.file_server(
                 export, server, facts.bwrap, self._machine.empty, root=facts.user.uid == 0
             )
-            await self._machine.spawn(f"virtiofsd ({export.tag})", argv, fds, "the file server")
+            name = f"virtiofsd ({export.tag})"
+            await self._machine.spawn(name, argv, fds, "the file server", files=True)
         # Only the server holds its listener now: QEMU notices at once when it ends.
         crash_point("file-server-spawned")
         return client
@@ -274,7 +275,9 @@ class Attempt:
             listener.bind(str(sockets / f"vsock_{VSOCK_PORT}"))
             listener.listen(4)
             crash_point("vsock-listening")
-            argv = render.vsock_server(program, bwrap, str(sockets), _FIRST_GUEST_CID)
+            argv = render.vsock_server(
+                program, bwrap, str(sockets), _FIRST_GUEST_CID, root=self._parts.facts.user.uid == 0
+            )
             await machine.spawn("vhost-device-vsock", argv, {}, "the vsock device")
             crash_point("vsock-server-spawned")
             with await why_gone.guard(connect(sockets / "device")) as client:

@@ -191,7 +191,14 @@ def _rendered(
     tree = [*python.tree, *door.further]
     if door.folder is not None:
         tree += [Folder(FOLDER), Bind(str(door.folder), FOLDER, Access.WRITABLE)]
-    argv = confined(facts.bwrap.argv, tuple(tree), python.command, uid=NOBODY, network=True)
+    argv = confined(
+        facts.bwrap.argv,
+        tuple(tree),
+        python.command,
+        uid=NOBODY,
+        root=facts.user.uid == 0,
+        network=True,
+    )
     return argv, {**python.environment, **door.environment}
 
 

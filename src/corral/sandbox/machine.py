@@ -154,10 +154,16 @@ class Machine:
         crash_point("monitor-connected")
 
     async def spawn(
-        self, name: str, argv: tuple[str, ...], fds: dict[int, int], what: str
+        self,
+        name: str,
+        argv: tuple[str, ...],
+        fds: dict[int, int],
+        what: str,
+        *,
+        files: bool = False,
     ) -> Process:
-        """Start a process that the machine cannot live without."""
-        process = await self._helpers.spawn(name, argv, fds=fds)
+        """Start a process that the machine cannot live without. files: see `Helpers.spawn`."""
+        process = await self._helpers.spawn(name, argv, fds=fds, files=files)
         self.logs[name] = process
         self.why_gone.watch(process, what, serves=name != "QEMU")
         return process

@@ -82,7 +82,9 @@ def test_the_file_server_of_the_hosts_root_translates_ids_itself(golden: Golden)
 
 
 def test_the_vsock_server(golden: Golden) -> None:
-    argv = render.vsock_server(examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3)
+    argv = render.vsock_server(
+        examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3, root=False
+    )
     golden("vhost-device-vsock", argv)
 
 
@@ -100,6 +102,7 @@ def test_a_confined_process(golden: Golden) -> None:
         tree,
         ("/usr/bin/true", "--", "x"),
         uid=2001,
+        root=True,
         seccomp_fd=11,
         all_capabilities=True,
     )
@@ -134,7 +137,9 @@ def every_command() -> list[tuple[str, ...]]:
                 argv = render.file_server(export, daemon, examples.BWRAP, EMPTY, root=root)
                 commands.append(argv)
     commands.append(
-        render.vsock_server(examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3)
+        render.vsock_server(
+            examples.VHOST_DEVICE_VSOCK, examples.BWRAP, "/run/x/sockets", 3, root=False
+        )
     )
     return commands
 
@@ -158,7 +163,7 @@ def test_no_helper_sees_the_home_or_etc(argv: tuple[str, ...]) -> None:
             if argument == option:
                 source = argv[position + 1].removeprefix("pinned:")  # see proc/warden.py
                 if (source, argv[position + 2], option) == ("/proc/sys", "/proc/sys", "--ro-bind"):
-                    continue  # over its own, which it could write: see `confined`
+                    continue  # over its own, which root's could write: see `confined`
                 assert source.startswith(SHOWN), source
 
 

@@ -302,7 +302,9 @@ def example(project: Path) -> Resolved:
 
 def test_the_command_line_of_a_jail(project: Path, request: pytest.FixtureRequest) -> None:
     resolved = example(project)
-    rendered = host(resolved, ("/usr/bin/bwrap",), ("make",), (b"1", b"22"), uid=1000, gid=100)
+    rendered = host(
+        resolved, ("/usr/bin/bwrap",), ("make",), (b"1", b"22"), uid=1000, gid=100, root=False
+    )
     lines = [word.replace(str(project), "PROJECT") for word in rendered.argv]
     parents = [f"{'/'.join(str(project).split('/')[: n + 1])}" for n in range(1, 10)]
     lines = ["ABOVE" if word in parents else word for word in lines]
@@ -322,7 +324,7 @@ def test_the_command_line_of_a_jail(project: Path, request: pytest.FixtureReques
 
 def test_no_variable_is_on_the_command_line(project: Path) -> None:
     """Every user can read command lines."""
-    rendered = host(example(project), ("bwrap",), ("make",), (), uid=1000, gid=1000)
+    rendered = host(example(project), ("bwrap",), ("make",), (), uid=1000, gid=1000, root=False)
     assert not any("hunter2" in word for word in rendered.argv)
     words = dict(rendered.contents)[ARGUMENTS_FD].split(b"\0")
     assert words[words.index(b"TOKEN") + 1] == b"hunter2"

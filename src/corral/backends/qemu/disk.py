@@ -36,7 +36,9 @@ def formatter(facts: Facts) -> tuple[str, ...]:
         *("-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-E", extended),
         f"/proc/self/fd/{RAW_FD}",
     )
-    return confined(facts.bwrap.argv, programs(facts.mke2fs), command, uid=NOBODY)
+    return confined(
+        facts.bwrap.argv, programs(facts.mke2fs), command, uid=NOBODY, root=facts.user.uid == 0
+    )
 
 
 def copier(facts: Facts) -> tuple[str, ...]:
@@ -49,7 +51,9 @@ def copier(facts: Facts) -> tuple[str, ...]:
         *("-add-fd", f"fd={RAW_FD},set={_RAW_SET}", "-add-fd", f"fd={NEW_FD},set={_NEW_SET}"),
         *("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control"),
     )
-    return confined(facts.bwrap.argv, programs(facts.qemu), command, uid=NOBODY)
+    return confined(
+        facts.bwrap.argv, programs(facts.qemu), command, uid=NOBODY, root=facts.user.uid == 0
+    )
 
 
 def copying(size: int) -> tuple[tuple[str, dict[str, object]], ...]:

@@ -79,6 +79,7 @@ def qemu(
         tuple(tree),
         (*facts.qemu.argv, *machine_arguments(plan, verbose=verbose, restored=restored)),
         uid=uid,
+        root=facts.user.uid == 0,
         seccomp_fd=filter_fd,
     )
 
@@ -216,6 +217,7 @@ def file_server(
         tree,
         (*daemon.program.argv, *command),
         uid=uid,
+        root=root,
         seccomp_fd=EXPORT_FILTER_FD,
         all_capabilities=True,
     )
@@ -254,11 +256,13 @@ def _rust_migration(daemon: Virtiofsd) -> tuple[str, ...]:
     return ("--migration-on-error=guest-error",) if able else ()
 
 
-def vsock_server(program: Program, bwrap: Program, sockets: str, cid: int) -> tuple[str, ...]:
+def vsock_server(
+    program: Program, bwrap: Program, sockets: str, cid: int, *, root: bool
+) -> tuple[str, ...]:
     """argv of vhost-device-vsock inside bubblewrap. sockets: the run folder's, on the host."""
     tree = (*programs(program), Bind(sockets, VSOCK_SOCKETS, Access.WRITABLE))
     vm = f"guest-cid={cid},socket={VSOCK_SOCKETS}/device,uds-path={VSOCK_SOCKETS}/vsock"
-    return confined(bwrap.argv, tree, (*program.argv, "--vm", vm), uid=NOBODY)
+    return confined(bwrap.argv, tree, (*program.argv, "--vm", vm), uid=NOBODY, root=root)
 
 
 def memory_size(machine: Machine) -> int:
