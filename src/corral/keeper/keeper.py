@@ -211,29 +211,6 @@ class Keeper:
             self.transcripts.record(running.agent, "started", **told)
         return running
 
-    @contextlib.asynccontextmanager
-    async def command(self, argv: Sequence[str], **options: Any) -> AsyncIterator[Execution]:
-        """A command of ours, with the options of `Sandbox.exec`, until the block is left."""
-        running = await self.exec(argv, **options)
-        try:
-            yield running.execution
-        finally:
-            status = running.execution.status
-            if status is None:
-                self.forget(running)
-            else:
-                self.ended(running, status)
-
-    async def cpu_of(self, agent: int) -> float | None:
-        """Seconds of processor time that an agent has had; None when nobody knows."""
-        if self.box is None:
-            return None
-        try:
-            statuses = await self.box.agents()
-        except CorralError:
-            return None
-        return next((each.cpu for each in statuses if each.number == agent), None)
-
     def present_tasks(self) -> Tasks:
         """The tasks of the sandbox. Raises SandboxStateError while there can be none."""
         if self.tasks is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import msgspec
 
+from ..errors import CorralError
 from ..events import TaskBegan, TaskEnded
 from ..gateway.config import TRANSCRIPT
 from ..plan import Plan
+from ..sandbox import Execution
 from ..sandbox.gateway import gateway_folder
 from ..spec import Spec
 from ..tasks import Tasks
@@ -19,17 +23,20 @@ from ..tasks.places import places
 from ..tasks.run import Tools
 from ..tasks.spending import Meter
 from .keeper import Keeper
+from .model import State
 
 
 @contextlib.asynccontextmanager
 async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIterator[None]:
     """Have the keeper take tasks. life: the name of its run, as in ids of the gateway."""
     transcript = gateway_folder(plan.name) / TRANSCRIPT if plan.gateways else None
+    hands = Hands(keeper)
     tools = Tools(
-        begin=keeper.command,
+        begin=hands.command,
         actions={action.name: action for action in spec.actions},
         meter=Meter(transcript, life),
-        cpu=keeper.cpu_of,
+        cpu=hands.cpu,
+        ready=hands.ready,
     )
     history = OnDisk(folder_of(keeper.name))
     async with Tasks(places(spec, plan), tools, history, _Told(keeper)) as tasks:
@@ -38,6 +45,49 @@ async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIt
             yield
         finally:
             keeper.tasks = None
+
+
+class Hands:
+    """What a keeper's tasks are done with."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._going = asyncio.Event()  # the machine is not halted
+        self._going.set()
+        keeper.on_change(self._changed)
+
+    def _changed(self, state: State) -> None:
+        if state == "paused":
+            self._going.clear()
+        else:
+            self._going.set()
+
+    async def ready(self) -> None:
+        """Until the machine is not halted: nothing in it can begin, or be ended."""
+        await self._going.wait()
+
+    @contextlib.asynccontextmanager
+    async def command(self, argv: Sequence[str], **options: Any) -> AsyncIterator[Execution]:
+        """A command, with the options of `Sandbox.exec`, until the block is left."""
+        running = await self._keeper.exec(argv, **options)
+        try:
+            yield running.execution
+        finally:
+            status = running.execution.status
+            if status is None:
+                self._keeper.forget(running)
+            else:
+                self._keeper.ended(running, status)
+
+    async def cpu(self, agent: int) -> float | None:
+        """Seconds of processor time that an agent has had; None when nobody knows."""
+        if self._keeper.box is None:
+            return None
+        try:
+            statuses = await self._keeper.box.agents()
+        except CorralError:
+            return None
+        return next((each.cpu for each in statuses if each.number == agent), None)
 
 
 class _Told:

@@ -16,7 +16,7 @@ import msgspec
 from ..agents import Recipe, find
 from ..channel import Execution, Stream
 from ..channel.failures import printable
-from ..errors import ChannelError, CorralError, SandboxGoneError, StreamResetError
+from ..errors import ChannelError, CorralError, GuestError, SandboxGoneError, StreamResetError
 from ..spec import Action
 from . import changes, commands, parse, prompts
 from .commands import Command, Place
@@ -46,6 +46,10 @@ class Begin(Protocol):
         """See `Sandbox.exec`, with its errors."""
 
 
+async def _at_once() -> None:
+    return None
+
+
 async def _no_cpu(_agent: int) -> float | None:
     return None
 
@@ -54,7 +58,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What every task of a sandbox is run with.
 
     recipe: finds one by name; raises ConfigError. cpu: seconds that an agent's processes have had,
-    None when that is not known.
+    None when that is not known. ready: waits until commands can begin, and be ended.
     """
 
     begin: Begin
@@ -62,6 +66,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     meter: Meter
     recipe: Callable[[str], Recipe] = find
     cpu: Callable[[int], Awaitable[float | None]] = _no_cpu
+    ready: Callable[[], Awaitable[None]] = _at_once
 
 
 class Work:
@@ -112,11 +117,12 @@ class Work:
             return self.failed(error)
         before = await asyncio.to_thread(changes.look, folder) if folder else None
         self._events = Events(command.output)
+        await tools.ready()
         cpu = await tools.cpu(self.agent)
         began = time.monotonic()
         with tools.meter.following(self.agent, self._asked) as account:
             try:
-                status, exit_status, problem = await self._attend(command, tools.begin)
+                status, exit_status, problem = await self._attend(command, tools)
             except CorralError as error:
                 return self.failed(error)
             self.over = True
@@ -169,10 +175,10 @@ class Work:
         )
 
     async def _attend(
-        self, command: Command, begin: Begin
+        self, command: Command, tools: Tools
     ) -> tuple[Status, int | None, str | None]:
         """Run the command; how it ended, its status, what is to be said of that."""
-        async with begin(
+        async with tools.begin(
             command.argv,
             environment=command.environment,
             workdir=command.workdir,
@@ -186,6 +192,7 @@ class Work:
             try:
                 how = await self._end_of(execution, command.timeout)
                 if how != "ended":
+                    await tools.ready()
                     return await self._cut_short(execution, readers, how, command.timeout)
                 await asyncio.gather(*readers)
                 status = await execution.wait()
@@ -233,7 +240,7 @@ class Work:
         status: int | None = None
         try:
             status = await end_tree(execution)
-        except (ChannelError, TimeoutError) as error:
+        except (ChannelError, GuestError, TimeoutError) as error:
             said += f" The sandbox did not tell that all of it has ended: {error}"
         with contextlib.suppress(TimeoutError, CorralError):
             async with asyncio.timeout(DRAINING):

@@ -13,7 +13,7 @@ import pytest
 from corral.errors import SandboxGoneError, SandboxStateError, TaskError
 from corral.journal import contents
 from corral.keeper.client import connect
-from corral.keeper.tasking import _Told
+from corral.keeper.tasking import Hands, _Told
 from corral.tasks import Tasks, task
 from corral.tasks.commands import Place
 from corral.tasks.history import OnDisk, folder_of
@@ -35,7 +35,8 @@ async def working(kept: Kept) -> AsyncIterator[Kept]:
         number: Place(agent=number, workdir="/work", folder=None, lane=f"agent-{number}")
         for number in (1, 2)
     }
-    tools = Tools(begin=kept.keeper.command, actions={}, meter=Meter())
+    hands = Hands(kept.keeper)
+    tools = Tools(begin=hands.command, actions={}, meter=Meter(), ready=hands.ready)
 
     async def say(program: Program) -> int:
         await program.stdout.write(" ".join(program.argv[1:]).encode())
@@ -150,6 +151,24 @@ async def test_when_the_sandbox_stops_a_task_gets_term_and_what_waits_is_lost(
         first: "failed",
         second: "lost",
     }
+
+
+async def test_while_the_sandbox_is_paused_nothing_begins_and_nothing_is_ended(
+    working: Kept,
+) -> None:
+    async with connect(working.name) as client:
+        first = await client.tasks.submit(run("wait", timeout_ms=100))
+        async with contextlib.aclosing(client.tasks.follow(first)) as messages:
+            async for message in messages:
+                if getattr(message, "text", "") == "begun":
+                    break
+        await client.pause()
+        second = await client.tasks.submit(run("say", "x"))
+        await asyncio.sleep(0.3)
+        assert working.box.programs[0].signals.empty() and len(working.box.programs) == 1
+        await client.resume()
+        assert (await client.tasks.result(first)).status == "timeout"
+        assert (await client.tasks.result(second)).stdout == "x"
 
 
 async def test_the_event_log_tells_of_tasks(working: Kept) -> None:
