@@ -150,7 +150,7 @@ async def test_a_home_with_planted_links_makes_the_host_write_nowhere_else(user:
     assert "a link or a file is in their way" in done.stderr.decode()
     removed = await user.corral("agent", "home", "asker", "--reset")
     assert removed.returncode == 0
-    assert not home.exists()
+    assert list(home.iterdir()) == []
     assert outside.is_dir()
 
 
@@ -175,3 +175,27 @@ async def test_check_fails_for_an_agent_that_does_not_work(user: User) -> None:
     assert steps["tool"] is True
     assert steps["file"] is False
     assert len(user.models.seen) == before, "the user's own models are not asked"
+
+
+async def test_agents_of_a_herd_have_their_recipes_and_homes(user: User) -> None:
+    config = user.home / "config" / "config.toml"
+    before = config.read_text()
+    rows = '\n[[agent]]\nrecipe = "asker"\n' * 2
+    config.write_text(f'{before}\n[herd]\nagents = 2\nworkspace = "own"\n{rows}')
+    call = ("shell", {"command": "pwd; echo here > herd.txt; ls ~/.asker"})
+    user.models.script = (Reply(tools=(call,)), Reply(text="Done."))
+    user.models.seen.clear()
+    try:
+        up = await user.corral("up", "herd", "-d")
+        assert up.returncode == 0, up.stderr
+        task = json.dumps({"action": "prompt", "prompt": "look around"})
+        done = await user.corral("task", "herd", "--agent", "2", task)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+    finally:
+        config.write_text(before)
+        gone = await user.corral("rm", "-f", "herd")
+    assert gone.returncode == 0, gone.stderr
+    assert user.models.seen[-1].results == ("/workspace\nhistory\nsettings.json\n",)
+    second = user.agent_home().parents[2] / "asker-2" / "home" / ".asker"
+    assert (second / "history").read_text() == "-p look around\n"
+    assert not (user.project / "herd.txt").exists(), "each works on a copy of its own"

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -267,12 +267,15 @@ def held(folders: Iterable[str]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def prune(*, dry_run: bool) -> int:
-    """Remove the images that no sandbox uses; returns how many bytes that frees."""
+def prune(*, dry_run: bool, keep: Collection[str] = ()) -> int:
+    """Remove the images that no sandbox uses; returns how many bytes that frees.
+
+    keep: folders that stay, as kept sandboxes that are stopped will use them.
+    """
     freed = 0
     folder = images_folder()
     for image in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if image.is_symlink() or not image.is_dir():
+        if image.is_symlink() or not image.is_dir() or str(image) in keep:
             continue
         descriptor = os.open(image, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

@@ -120,7 +120,7 @@ def check(name: str, as_json: bool, timeout: str, yes: bool) -> None:
 @_json
 def home(name: str, number: int, reset: bool, as_json: bool) -> None:
     """Show where an agent keeps its state in this project, and how much that is."""
-    from ..agents import homes
+    from ..agents import find, homes, is_known
     from ..agents.validate import NAME
     from ..errors import ConfigError
 
@@ -130,6 +130,8 @@ def home(name: str, number: int, reset: bool, as_json: bool) -> None:
     folder = homes.home_folder(name, os.path.realpath(current_folder()), number)
     if reset:
         done = homes.reset_home(folder)
+        if done and is_known(name):  # a kept sandbox that is stopped will look for its folders
+            homes.ensure_home(find(name), os.path.realpath(current_folder()), number)
         click.echo(f"removed {folder}" if done else f"there is no {folder}")
         return
     there = folder.is_dir()

@@ -26,8 +26,8 @@ def command(dry_run: bool, as_json: bool) -> None:
     from ..images.locks import clear_cache
     from ..sandbox import sweep
 
-    # Programs of agents that sandboxes use are open by name, not by descriptor: those stay.
-    cleared = images.prune(dry_run=dry_run)
+    # Programs of agents that sandboxes use are opened by name, again and again: those stay.
+    cleared = images.prune(dry_run=dry_run, keep=_tools_of_kept())
     keep = {images.images_folder().name}
     cleared += clear_cache(paths.cache_dir(), dry_run=dry_run, keep=keep)
     folders = [str(path) for path in sweep(kept=True, dry_run=dry_run)]
@@ -41,3 +41,18 @@ def command(dry_run: bool, as_json: bool) -> None:
     click.echo(f"{freed} {cleared / 1e6:.1f} MB in {paths.cache_dir()}")
     for folder in folders:
         click.echo(f"{removed} {folder}, left behind by a sandbox that is gone")
+
+
+def _tools_of_kept() -> set[str]:
+    """Folders of programs of all sandboxes that are kept, running or not."""
+    from ..errors import HostError
+    from ..keeper.store import Record, names
+
+    found: set[str] = set()
+    for name in names():
+        try:
+            spec = Record(name).request().spec
+        except HostError:  # of another version of corral: it cannot be started either
+            continue
+        found |= {*spec.run.tools, *(tool for agent in spec.agents for tool in agent.tools)}
+    return found

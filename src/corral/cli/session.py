@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..agents import is_known
+from ..agents.herd import load_with_recipes
 from ..errors import CommandNotFoundError, CorralError
 from ..events import Failed, Notice, Phase, Report, Started
 from ..host.limits import capacity
@@ -82,16 +83,25 @@ def wanted_spec(
 
     alone: it has one agent, whatever files say of several. extra: what a recipe adds.
     """
-    spec = load_spec(
-        folder,
-        wanted.overrides,
-        environ,
-        config_file=wanted.config_file,
-        force=wanted.force,
-        capacity=capacity(),
-        alone=alone,
-        extra=extra,
-    )
+    named, force, most = wanted.config_file, wanted.force, capacity()
+    if alone:
+        spec = load_spec(
+            folder,
+            wanted.overrides,
+            environ,
+            config_file=named,
+            force=force,
+            capacity=most,
+            extra=extra,
+            alone=True,
+        )
+    else:
+        spec = load_with_recipes(
+            *(folder, wanted.overrides, environ, report),
+            config_file=named,
+            force=force,
+            capacity=most,
+        )
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))
     return spec

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, Unpack
 
+from ..agents.herd import load_with_recipes
 from ..errors import ChannelError, CheckpointError, ProcessError, SandboxError, SandboxGoneError
 from ..events import Event, Notice, Report
 from ..host.limits import capacity
@@ -22,7 +23,6 @@ from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
 from ..sandbox.ports import Publishing
 from ..spec import Spec as Settings
-from ..spec import load_spec
 from ..tasks import Result as TaskResult
 from . import process as processes
 from .forks import Origin
@@ -423,10 +423,11 @@ def _prepared(
 ) -> tuple[Settings, Plan, Parts]:
     """All that takes time and needs no machine yet."""
     environ = dict(os.environ)
-    spec = load_spec(
+    spec = load_with_recipes(
         wanted.folder,
         wanted.overrides(),
         environ,
+        report,
         config_file=wanted.config_file,
         force=wanted.force,
         capacity=capacity(),
