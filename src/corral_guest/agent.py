@@ -11,7 +11,7 @@ import json
 import os
 import socket
 
-from . import boot, disk, jail, linux
+from . import boot, disk, flows, jail, linux, tree
 from .groups import Groups
 from .vitals import Vitals
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 TOOLBOX = "/toolbox"
+DISK_LIMIT = "io.max"  # its text goes without the device, which the guest knows
 AGENTS = "/agents"
+EXPORTS = "/exports"  # no part of a jail
 NOBODY = 65534  # what ids outside a user namespace's map look like (the kernel's overflowuid)
 MAX_REPLY = 4096  # bytes; `jailed` says little
 MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
@@ -79,6 +81,7 @@ class Agent:
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
         self.groups = Groups(loop, self.cgroup)
         self.vitals = Vitals(self.number)
+        self.share = flows.Share()
         self.socket: socket.socket | None = None
         self.call: int | None = None
         self.reason = ""  # why it ended before it was up
@@ -91,23 +94,19 @@ class Agent:
 
         The tree: the agent's export, and a writable layer of its own over the toolbox.
         """
-        for name, value in setup["limits"]:
-            boot.write(f"{self.cgroup}/{name}", value)
-        mount_share(events, setup["export"], f"{self.home}/export")
-        for path in setup["submounts"]:
-            try:
-                os.stat(f"{self.home}/export{path}/.")  # a submount appears when it is visited
-            except NotADirectoryError:
-                continue
+        self._limit(setup["limits"])
+        self._mount_export(setup, events)
         if setup["export"]["kind"] == "virtiofs":
             self._shared = boot.mounts_below(f"{self.home}/export")
         own = f"{self.home}/own"
         os.mkdir(own)
-        linux.mount("tmpfs", own, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755")
+        flags = linux.MS_NODEV | linux.MS_NOSUID
+        linux.mount("tmpfs", own, "tmpfs", flags, tree.memory(0o755, setup["room"]))
         os.mkdir(f"{own}/files")
         self._put_all(f"{own}/files", setup["files"])
         self._put(f"{own}/files", "/etc/machine-id", setup["machine_id"] + "\n", 0o444)
         layers = disk.layers(events, self.number) if setup["disk"] else own
+        self._limit_disk(setup["limits"])
         for folder in ("upper", "work"):
             os.makedirs(f"{layers}/{folder}", 0o755, exist_ok=True)
         os.chown(f"{layers}/upper", NOBODY, NOBODY)
@@ -122,6 +121,39 @@ class Agent:
         )
         told = ("hostname", "tree", "filters")
         self.request({name: setup[name] for name in told})
+
+    def _mount_export(self, setup: dict[str, Any], events: boot.DeviceEvents) -> None:
+        """Show the jail its export, which stays mounted where no jail sees it.
+
+        A jail that is made again shows the same: a file server does not like to begin anew.
+        """
+        export = f"{EXPORTS}/{self.number}"
+        if not os.path.ismount(export):
+            mount_share(events, setup["export"], export)
+            for path in setup["submounts"]:
+                try:
+                    os.stat(f"{export}{path}/.")  # a submount appears when it is visited
+                except NotADirectoryError:
+                    continue
+        os.mkdir(f"{self.home}/export")
+        linux.mount(export, f"{self.home}/export", None, linux.MS_BIND | linux.MS_REC)
+
+    def _limit(self, limits: list[list[str]]) -> None:
+        """Bound what it uses; what is in its tmpfs counts, as the kernel charges who writes."""
+        for name, value in limits:
+            if name == DISK_LIMIT:
+                continue
+            boot.write(f"{self.cgroup}/{name}", value)
+            if name == "memory.max":
+                boot.write(f"{self.cgroup}/memory.oom.group", "1")  # half an agent is none
+                attempt(boot.write, f"{self.cgroup}/memory.swap.max", "0")  # some kernels have none
+
+    def _limit_disk(self, limits: list[list[str]]) -> None:
+        """Bound its use of the disk, which is there now. Raises OSError when there is none."""
+        for name, value in limits:
+            if name == DISK_LIMIT:
+                boot.enable("io")
+                boot.write(f"{self.cgroup}/{name}", f"{disk.number()} {value}")
 
     def refresh(self) -> None:
         """Forget the names and attributes of files in the export that are cached and not in use.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CGROUP_ROOT = "/sys/fs/cgroup"
+SUPERVISOR_WEIGHT = "500"  # of processor time, where an agent has 100 (cgroup-v2.rst)
 _NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
 
 
@@ -62,9 +63,17 @@ def start_cgroups() -> None:
     os.mkdir(f"{CGROUP_ROOT}/supervisor")
     write(f"{CGROUP_ROOT}/supervisor/cgroup.procs", str(os.getpid()))
     available = read(f"{CGROUP_ROOT}/cgroup.controllers").split()
-    wanted = [f"+{name}" for name in ("memory", "pids", "cpu") if name in available]
-    write(f"{CGROUP_ROOT}/cgroup.subtree_control", " ".join(wanted))
+    enable(*(name for name in ("memory", "pids", "cpu") if name in available))
+    if "cpu" in available:
+        # It hears when an agent hangs; more than this, and the flood of one took it from others.
+        write(f"{CGROUP_ROOT}/supervisor/cpu.weight", SUPERVISOR_WEIGHT)
     write("/proc/self/oom_score_adj", "-1000")
+
+
+def enable(*controllers: str) -> None:
+    """Have control groups account for something. Raises OSError for what this kernel has not."""
+    wanted = " ".join(f"+{name}" for name in controllers)
+    write(f"{CGROUP_ROOT}/cgroup.subtree_control", wanted)
 
 
 class DeviceEvents:

@@ -148,6 +148,7 @@ class Commands:
             fd,
             stream,
             ended,
+            command.agent.share if command.agent is not None else flows.Share(),
             command.agent.vitals.spoke if command.agent is not None else None,
         )
         self._outflows[stream] = outflow
@@ -224,6 +225,7 @@ class Commands:
 
     def room(self) -> None:
         """The carrier has taken what was queued: those that waited for that go on."""
-        for outflow in list(self._outflows.values()):
-            if outflow.crowded:
-                outflow.resume()
+        crowded = [each for each in self._outflows.values() if each.crowded]
+        # Who has waited longest comes first: what is watched first is heard first (epoll(7)).
+        for outflow in sorted(crowded, key=lambda each: each.turn):
+            outflow.resume()

@@ -60,6 +60,11 @@ def device(folder: str = "/sys/block") -> str:
     raise FileNotFoundError(2, "there is no disk")
 
 
+def number() -> str:
+    """The disk's device number, as "254:0". Raises OSError when there is no disk."""
+    return boot.read(f"/sys/block/{device()}/dev").strip()
+
+
 def grow(size: int) -> None:
     """Have the mounted file system fill a device of `size` bytes; the same size is no change."""
     fd = os.open(MOUNTED_AT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -59,6 +59,26 @@ class Nowhere:
         """The end of a stream."""
 
 
+class Share:
+    """What one agent has queued for the carrier since that was empty last.
+
+    most: bytes, or None while it is the only one. So the flood of one agent, on however many
+    streams, leaves room for what others say. turn: counts up with each piece.
+    """
+
+    __slots__ = ("most", "queued", "turn")
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self.turn = 0
+        self.most: int | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether it has to wait until the carrier is empty."""
+        return self.most is not None and self.queued >= self.most
+
+
 class Outflow:
     """From a descriptor to a stream.
 
@@ -73,6 +93,7 @@ class Outflow:
         fd: int,
         stream: int,
         on_end: Callable[[bool], None],
+        share: Share,
         on_data: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
@@ -80,8 +101,10 @@ class Outflow:
         self._fd = fd
         self.stream = stream
         self._on_end = on_end
+        self._share = share
         self._on_data = on_data
         self._left: int | None = None  # bytes to pass on since the command has ended
+        self.turn = 0  # of the agent, when something was passed on last
         self.crowded = False  # stopped because the carrier takes no more; resume when it does
         os.set_blocking(fd, False)
         self.resume()
@@ -97,7 +120,7 @@ class Outflow:
     def _pass_on(self) -> bool:
         """Queue one piece; False when there is none, or no more may be queued now."""
         credit = self._channel.credit(self.stream)
-        self.crowded = self._channel.pending_output > MAX_PENDING
+        self.crowded = self._channel.pending_output > MAX_PENDING or self._share.used
         if not credit or self.crowded:
             self._loop.forget(self._fd)
             return False
@@ -115,6 +138,9 @@ class Outflow:
             self._end()
             return False
         self._channel.send(self.stream, data)
+        self._share.queued += len(data)
+        self._share.turn += 1
+        self.turn = self._share.turn
         if self._on_data is not None:
             self._on_data()
         if self._left is not None:

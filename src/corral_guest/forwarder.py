@@ -8,7 +8,7 @@ import resource
 import socket
 
 from . import relay, wire
-from .flows import MAX_PENDING
+from .flows import MAX_PENDING, Share
 from .loop import WRITE
 from .network import Network
 
@@ -27,13 +27,17 @@ _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
 class _Ways:
-    """What one agent has open. most: connections at once. network: None without names."""
+    """What one agent has open. most: connections at once. network: None without names.
 
-    __slots__ = ("count", "most", "network")
+    share: of the carrier, the agent's.
+    """
+
+    __slots__ = ("count", "most", "network", "share")
 
     def __init__(self, most: int) -> None:
         self.count = 0
         self.most = most
+        self.share = Share()
         self.network: Network | None = None
 
 
@@ -59,6 +63,7 @@ class Forwarder:
         number = agent.number
         ways = self._of(number)
         ways.most = setup["connections"]
+        ways.share = agent.share
 
         def accepted(connection: socket.socket, name: str, port: int) -> None:
             self._accepted(number, connection, name, port)
@@ -151,7 +156,7 @@ class Forwarder:
 
         self._relays[stream] = (
             number,
-            relay.Relay(self._loop, self._channel, connection, stream, ended),
+            relay.Relay(self._loop, self._channel, connection, stream, ended, ways.share),
         )
         self._balance(ways)
 
@@ -161,6 +166,7 @@ class Forwarder:
         Raises OSError, wire.StreamError.
         """
         ways = self._of(agent.number)
+        ways.share = agent.share
         waiting = sum(dial.number == agent.number for dial in self._dials.values())
         if ways.count + waiting >= ways.most:
             raise OSError(errno.EMFILE, "too many connections are open")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-MAX_GROUPS = 1024  # of one agent; those included in which only something left behind runs on
+# Of one agent; those included in which only something left behind runs on. Each holds a descriptor
+# of the supervisor.
+MAX_GROUPS = 256
 
 
 class Group:

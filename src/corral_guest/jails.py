@@ -14,6 +14,7 @@ from . import agent as agents
 from . import boot, freezer, vitals
 from .agent import Agent
 from .commands import Command, Commands
+from .flows import MAX_PENDING, READ_SIZE
 from .groups import Group
 from .loop import READ
 from .vitals import Vitals
@@ -81,6 +82,7 @@ class Jails:
         agent.vitals = self._vitals.setdefault(agent.number, agent.vitals)
         agent.vitals.begin()
         self._agents[agent.number] = agent
+        self._divide()
         self._loop.watch(agent.socket.fileno(), READ, lambda _events: self._heard(agent))
 
     def furnish(self, request: int, params: dict[str, Any], events: boot.DeviceEvents) -> None:
@@ -127,6 +129,17 @@ class Jails:
             for number, each in sorted(self._vitals.items())
             if each.told
         ]
+
+    def room(self) -> None:
+        """The carrier has taken all that was queued: every agent may queue its share again."""
+        for agent in self._agents.values():
+            agent.share.queued = 0
+
+    def _divide(self) -> None:
+        """Divide what may be queued for the carrier among the agents."""
+        count = len(self._agents)
+        for agent in self._agents.values():
+            agent.share.most = max(MAX_PENDING // count, READ_SIZE) if count > 1 else None
 
     # Signs of life
 
@@ -230,6 +243,7 @@ class Jails:
         ended = "the host has ended it" if agent.killed else "its jail has ended"
         agent.vitals.end(agent.cgroup, agent.reason or ended)
         self._agents.pop(number, None)
+        self._divide()
         agent.close()
         if agent.call is not None:
             text = f"the jail ended while starting {agent.reason}".rstrip()

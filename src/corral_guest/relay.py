@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from . import wire
+    from .flows import Share
     from .loop import Loop
 
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: closing sends RST
@@ -34,8 +35,8 @@ class Relay:
     crowded: it has stopped reading because the carrier takes no more; `resume` it when that does.
     """
 
-    __slots__ = ("_buffer", "_channel", "_eof", "_host_ended", "_loop", "_on_end", "_socket",
-                 "crowded", "stream")  # fmt: skip
+    __slots__ = ("_buffer", "_channel", "_eof", "_host_ended", "_loop", "_on_end", "_share",
+                 "_socket", "crowded", "stream")  # fmt: skip
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Relay:
         connection: socket.socket,
         stream: int,
         on_end: Callable[[], None],
+        share: Share,
     ) -> None:
         connection.setblocking(False)
         self._loop = loop
@@ -51,6 +53,7 @@ class Relay:
         self._socket: socket.socket | None = connection
         self.stream = stream
         self._on_end = on_end
+        self._share = share
         self._buffer = bytearray()  # for the program
         self._eof = False
         self._host_ended = False
@@ -75,7 +78,8 @@ class Relay:
         """There may be credit or room again."""
         if self._socket is None:
             return
-        self.crowded = not self._eof and self._channel.pending_output > MAX_PENDING
+        full = self._channel.pending_output > MAX_PENDING or self._share.used
+        self.crowded = not self._eof and full
         interest = WRITE if self._buffer else 0
         if not (self._eof or self.crowded) and self._channel.credit(self.stream):
             interest |= READ
@@ -112,7 +116,7 @@ class Relay:
         room = min(self._channel.credit(self.stream), READ_SIZE)
         if self._socket is None:
             return
-        if not room or self._channel.pending_output > MAX_PENDING:
+        if not room or self._channel.pending_output > MAX_PENDING or self._share.used:
             return self.resume()
         try:
             data = self._socket.recv(room)
@@ -122,6 +126,7 @@ class Relay:
             return self.abort(error.strerror or "")
         if data:
             self._channel.send(self.stream, data)
+            self._share.queued += len(data)
             return None
         self._eof = True
         self._channel.end(self.stream)

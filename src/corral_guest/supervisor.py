@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import termios
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 RPC_UNKNOWN_METHOD = -32601
 READ_SIZE = 65536
+OPEN_FILES = 1 << 15  # of this process; what agents may have of them is bounded for each
 PAGE = 4096  # bytes of one buffer of a virtio port (PAGE_SIZE in drivers/char/virtio_console.c)
 
 
@@ -114,6 +116,7 @@ class Supervisor:
             while channel.ready_output:
                 channel.write_to(lambda view: os.write(self._port, view[:32768]))
                 if not channel.pending_output:
+                    self.jails.room()
                     self._commands.room()
                     self.forwarder.room()
         except BlockingIOError:
@@ -377,6 +380,7 @@ def serve() -> None:
     boot.move_root()
     boot.load_modules()
     boot.start_cgroups()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     agents.share_folders()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 then ignores it, Python's handler ends it
     port = carrier.serial()

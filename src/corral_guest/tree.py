@@ -6,9 +6,9 @@ good (mount_namespaces(7)). The jail's first process of ours, which has root's r
 jail's user namespace and nothing outside it, takes copies of those mounts that the agent shall see,
 changes the root, lets go of the old one, and puts them in place.
 
-Steps: ["tmpfs", path, mode] · ["folder", path, mode], made when it is not there · ["export", path]
-and ["toolbox", path], the same path below the agent's export and the toolbox. Parents come before
-children.
+Steps: ["tmpfs", path, mode, size], of at most so many bytes, 0 for the kernel's default ·
+["folder", path, mode], made when it is not there · ["export", path] and ["toolbox", path], the same
+path below the agent's export and the toolbox. Parents come before children.
 """
 
 from __future__ import annotations
@@ -23,8 +23,20 @@ if TYPE_CHECKING:
 
 AGENT, TOOLBOX, NEW = "/agent", "/toolbox", "/new"  # in a jail that has no tree yet
 FOLDERS = {"root": f"{AGENT}/root", "export": f"{AGENT}/export", "toolbox": TOOLBOX}
+BYTES_PER_FILE, MIN_FILES = 4096, 1024  # in a tmpfs of a given size
 _KEPT = ("/proc", "/dev")  # made with the jail: they belong to its namespaces
 _FLAGS = linux.MS_NOSUID | linux.MS_NODEV
+
+
+def memory(mode: int, size: int = 0) -> str:
+    """The options of a tmpfs (tmpfs(5)) that holds at most `size` bytes; 0: half of the memory.
+
+    A file takes a page at least, so no more of them are of use; but some hundred bytes of the
+    kernel's are what an empty one or a link takes, and so many of these are bounded, too.
+    """
+    if not size:
+        return f"mode={mode:o}"
+    return f"mode={mode:o},size={size},nr_inodes={max(size // BYTES_PER_FILE, MIN_FILES)}"
 
 
 def furnish(steps: list[list[Any]]) -> None:
@@ -54,7 +66,7 @@ def furnish(steps: list[list[Any]]) -> None:
             if kind == "folder":
                 os.chmod(path, rest[0])
         if kind == "tmpfs":
-            linux.mount("tmpfs", path, "tmpfs", _FLAGS, f"mode={rest[0]:o}")
+            linux.mount("tmpfs", path, "tmpfs", _FLAGS, memory(*rest))
         elif kind != "folder":
             linux.move_mount(next(remaining), path)
     for fd in (*(tree for _path, tree in kept), *sources):

@@ -60,7 +60,7 @@ def build(
     environment = guest.environment(own, facts, identity, dict(environ))
     if count > 1:
         environment.append(("CORRAL_AGENT", str(number)))
-    limits, home, tmp = _sizes(spec, agent)
+    limits, home, tmp, room = _sizes(spec, agent)
     kept = bool(spec.machine.disk)
     return Agent(
         number=number,
@@ -83,6 +83,7 @@ def build(
             "tree": guest.jail_tree(own, layout, identity, home=home, tmp=tmp),
             "files": guest.etc_files(own, facts, identity),
             "limits": group_files(limits),
+            "room": room,
             "disk": kept,
             "network": network.setup(own, agents=count),
             "filters": [base64.b64encode(program).decode() for program in filters],
@@ -101,11 +102,11 @@ def surveyed(layout: Layout, survey: Survey | None) -> Layout:
     return layout if survey is None else msgspec.structs.replace(layout, workspace=survey)
 
 
-def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int]:
-    """Limits, and the sizes of the home and /tmp in bytes; 0: the kernel's default.
+def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int, int]:
+    """Limits, and the room in the home, /tmp and the system tree in bytes; 0: the kernel's default.
 
     Of several agents none is without: half of the machine's memory, of which half may be files in
-    the home, and half files in /tmp.
+    the home, half files in /tmp, and half what it changes in the system.
     """
     limits, home, tmp = agent.limits, agent.home, agent.tmp
     if home is not None and spec.machine.disk:
@@ -115,11 +116,11 @@ def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int]:
             hint="Leave out herd.home (--agent-home), or the disk (--disk).",
         )
     if not spec.several:
-        return limits, home or 0, tmp or 0
+        return limits, home or 0, tmp or 0, 0
     memory = limits.memory or spec.machine.memory // 2
     limits = msgspec.structs.replace(limits, memory=memory, pids=limits.pids or _DEFAULT_PIDS)
     room = memory // 2 // 4096 * 4096
-    return limits, home or room, tmp or room
+    return limits, home or room, tmp or room, room
 
 
 def group_files(limits: Limits) -> list[list[str]]:

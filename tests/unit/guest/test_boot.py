@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from corral_guest import boot, carrier, jail, linux
+from corral_guest import boot, carrier, jail, linux, tree
 from tests.support.golden import Golden
 
 
@@ -108,3 +108,15 @@ def test_a_bubblewrap_that_ends_without_a_word_has_no_pid() -> None:
     os.close(write)
     assert jail._child_pid(read) == 0
     os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (0, "mode=1777"),
+        (1 << 20, "mode=1777,size=1048576,nr_inodes=1024"),
+        (64 << 20, "mode=1777,size=67108864,nr_inodes=16384"),
+    ],
+)
+def test_memory_of_a_given_size_bounds_files_without_content_too(size: int, options: str) -> None:
+    assert tree.memory(0o1777, size) == options

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral_guest import wire
-from corral_guest.flows import MAX_PENDING, Inflow, Outflow
+from corral_guest.flows import MAX_PENDING, Inflow, Outflow, Share
 
 from .conftest import Bench, carried
 
@@ -23,7 +23,7 @@ Ends = list[bool]
 def outflow(bench: Bench, fd: int) -> tuple[Outflow, Ends]:
     """An outflow of `fd`, and how it ended, once it has."""
     ends: Ends = []
-    return Outflow(bench.loop, bench.guest, fd, 2, ends.append), ends
+    return Outflow(bench.loop, bench.guest, fd, 2, ends.append, Share()), ends
 
 
 def fill(fd: int, size: int = 1 << 20) -> int:
@@ -289,3 +289,34 @@ def test_no_input_at_all_is_an_end_at_once(terminal: Terminal) -> None:
     flow, slave = terminal
     flow.end()
     assert os.read(slave, 100) == b""
+
+
+# Among agents
+
+
+def test_the_flood_of_one_agent_leaves_room_for_what_another_says(bench: Bench) -> None:
+    """However many streams it floods: between two drains of the carrier it has its share."""
+    loud, quiet = Share(), Share()
+    loud.most = quiet.most = 65536
+    flows, pipes = [], []
+    for number in range(4, 24, 2):
+        bench.guest.open(number)
+        bench.host.open(number)
+    for number in range(2, 24, 2):
+        read, write = os.pipe()
+        last = number == 22
+        share = quiet if last else loud
+        flows.append(Outflow(bench.loop, bench.guest, read, number, lambda _: None, share))
+        pipes.append(write)
+        if last:
+            os.write(write, b"me, too")
+        else:
+            fill(write)
+    bench.turn(4)
+    assert loud.queued <= 65536 + 65536, "one piece may go over it"
+    events = bench.heard()
+    assert carried([each for each in events if getattr(each, "stream", 0) == 22]) == b"me, too"
+    crowded = [flow for flow in flows if flow.crowded]
+    assert len(crowded) >= 9
+    for write in pipes:
+        os.close(write)

@@ -18,6 +18,7 @@ import pytest
 
 from corral.host import Need, measure
 from corral_guest import names, wire
+from corral_guest.flows import Share
 from corral_guest.forwarder import Forwarder
 from corral_guest.loop import READ
 
@@ -32,6 +33,9 @@ class Jail:
     """An agent as the forwarder knows it, in the namespace that we are in anyway."""
 
     number = 1
+
+    def __init__(self) -> None:
+        self.share = Share()
 
     def in_network(self, work: Callable[[], Any]) -> Any:
         return work()

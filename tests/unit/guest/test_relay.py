@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral_guest import wire
-from corral_guest.flows import MAX_PENDING
+from corral_guest.flows import MAX_PENDING, Share
 from corral_guest.relay import Relay
 
 from .conftest import Bench, carried
@@ -27,7 +27,7 @@ class Line:
             ours, _peer = server.accept()
         self.program.settimeout(10)
         self.ends: list[bool] = []
-        self.relay = Relay(bench.loop, bench.guest, ours, 2, self._end)
+        self.relay = Relay(bench.loop, bench.guest, ours, 2, self._end, Share())
 
     def _end(self) -> None:
         self.ends.append(True)
