@@ -82,7 +82,7 @@ def show(name: str, as_json: bool) -> None:
 @command.command("check", epilog=CHECK_EPILOG)
 @_name
 @_json
-@click.option("--timeout", metavar="TIME", default="5m", help="For its work: 30s, 5m (default).")
+@click.option("--timeout", metavar="TIME", default="10m", help="For its work: 30s, 10m (default).")
 @click.option("--yes", is_flag=True, help="Install missing packages without asking.")
 def check(name: str, as_json: bool, timeout: str, yes: bool) -> None:
     """Run an agent in a sandbox before a model that follows a script, and say what works.

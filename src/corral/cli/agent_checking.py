@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from ..agents.validate import dialects
 from ..errors import ExecError
 from ..events import Phase, Report
 from ..host.limits import capacity
-from ..policy import Gateway, Key
+from ..paths import log_dir
+from ..policy import Gateway, Key, Network
 from ..sandbox import Sandbox, host_facts, make_plan, prepare, start, sweep
 from ..scripted import Models
 from ..spec import collect, load_spec
@@ -55,9 +57,15 @@ def check(wanted: Wanted, report: Report) -> list[Step]:
             return asyncio.run(_check(wanted, project, home, program, report))
         finally:
             reset_home(home.folder)
+            shutil.rmtree(log_dir(_sandbox(wanted.recipe)), ignore_errors=True)
             with contextlib.suppress(OSError):  # the file with the project's path
                 (home.folder.parent / "project").unlink()
                 home.folder.parent.rmdir()
+
+
+def _sandbox(recipe: Recipe) -> str:
+    """The sandbox's name: nobody else's, as its logs are removed."""
+    return f"check-{recipe.name}-{os.getpid()}"
 
 
 @contextlib.contextmanager
@@ -83,9 +91,18 @@ async def _check(
         names = () if gateway is None else (gateway.name,)
         doors = {} if gateway is None else {gateway.name: gateway}
         agent = use(recipe, loaded, program, home, (reached, names, doors))
-        agent = msgspec.structs.replace(agent, secrets=())  # the user's own are not for a check
+        agent = msgspec.structs.replace(agent, secrets=())
         spec = load_spec(
-            project, {}, wanted.environ, capacity=capacity(), extra=agent.extra(), alone=True
+            project,
+            {"name": _sandbox(recipe)},
+            wanted.environ,
+            capacity=capacity(),
+            extra=agent.extra(),
+            alone=True,
+        )
+        # Of the user's own none is for a check: no key, no host.
+        spec = msgspec.structs.replace(
+            spec, gateways=tuple(doors.values()), secrets=(), network=Network()
         )
         facts = host_facts(report, assume_yes=wanted.assume_yes)
         plan = make_plan(spec, facts, wanted.environ)

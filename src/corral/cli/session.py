@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..agents import is_known
-from ..agents.herd import load_with_recipes
 from ..errors import CommandNotFoundError, CorralError
 from ..events import Failed, Notice, Phase, Report, Started
 from ..host.limits import capacity
@@ -96,6 +95,8 @@ def wanted_spec(
             alone=True,
         )
     else:
+        from ..agents.herd import load_with_recipes
+
         spec = load_with_recipes(
             *(folder, wanted.overrides, environ, report),
             config_file=named,
