@@ -91,9 +91,9 @@ def mount_cwd(before: Jail) -> Jail:
     return replace(rw_bind(Expanded("$PWD"))(before), cwd="mounted")
 
 
-def tmpfs(path: Source, size: int | None = None) -> Combinator:
-    """An empty folder in memory, of at most `size` bytes."""
-    return _part(Tmpfs(path, size))
+def tmpfs(path: Source, size: int | None = None, *, mode: int = 0o755) -> Combinator:
+    """An empty folder in memory, of at most `size` bytes, with these permissions."""
+    return _part(Tmpfs(path, size, mode))
 
 
 def deny(path: Source) -> Combinator:

@@ -40,6 +40,7 @@ class Tmpfs(Struct, frozen=True):
 
     path: Source
     size: int | None = None
+    mode: int = 0o755
 
 
 class Denied(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A jail as a command line for bubblewrap, or as steps of a guest's supervisor. Pure."""
+"""A jail as a command line for bubblewrap. Pure; in a guest, see guest.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from ..errors import ConfigError
 from ..proc import bwrap as bubblewrap
-from ..proc.bwrap import Bind, Data, Folder, Memory, Seal, Symlink
+from ..proc.bwrap import Data
 from .resolve import Resolved
 
 ARGUMENTS_FD = 10  # as bubblewrap sees it; filters and files follow
@@ -65,33 +64,3 @@ def host(
         options=tuple(options),
     )
     return Rendered(argv, tuple(contents))
-
-
-def guest(jail: Resolved, export: str) -> list[list[str | int]]:
-    """The tree as steps of corral_guest.tree, where that has them. Raises ConfigError.
-
-    export: the folder of the host that is the agent's export; what is bound must lie in it or in
-    the toolbox, at its own path: a guest has nothing else of the host. What is read-only there is
-    made so by the host, so a read-only bind in the export is refused rather than left writable.
-    """
-    steps: list[list[str | int]] = []
-    for step in jail.tree:
-        match step:
-            case Memory(path=path):
-                steps.append(["tmpfs", path, 0o755])
-            case Bind(source=source, target=target, access=access) if source == target:
-                within = source == export or source.startswith(export.rstrip("/") + "/")
-                if within != (access is bubblewrap.Access.WRITABLE):
-                    raise ConfigError(
-                        f"{source} cannot be bound so in a guest: what is read-only is the host's "
-                        "to say.",
-                        hint="Make it a share of the sandbox (--share).",
-                    )
-                steps.append(["export" if within else "toolbox", target])
-            case Folder(path=path):
-                steps.append(["folder", path, 0o755])
-            case Seal(path="/") | Symlink():
-                continue  # the toolbox has these links; its root is an overlay of the agent's own
-            case _:
-                raise ConfigError("a guest's jail shows paths where they are, and whole.")
-    return steps

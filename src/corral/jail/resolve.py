@@ -131,7 +131,7 @@ def _mounts(jail: Jail, words: Words) -> list[Mount]:
     for part in jail.parts:
         if isinstance(part, Tmpfs):
             target = words.path(part.path)
-            mount = Mount(target=target, real=None, size=part.size)
+            mount = Mount(target=target, real=None, size=part.size, mode=part.mode)
         elif isinstance(part, HostBind):
             named = words.path(part.source)
             at = beneath.locate(named, part.beneath)

@@ -15,7 +15,6 @@ from ..spec import WORKSPACE, AgentSpec, Limits, Spec
 from . import guest, network, trees
 from .model import Agent, Machine, mounted
 
-_PERIOD = 100_000  # microseconds: the kernel's own default for cpu.max
 # What several agents have where nothing was said: one that takes all it can leaves room for others.
 _DEFAULT_PIDS = 2048
 _MAX_NAME = 63  # of a host (hostname(7): 64 with its end)
@@ -61,6 +60,7 @@ def build(
     if count > 1:
         environment.append(("CORRAL_AGENT", str(number)))
     limits, home, tmp, room = _sizes(spec, agent)
+    jail = guest.jail(own, layout, identity, limits=limits, home=home, tmp=tmp)
     kept = bool(spec.machine.disk)
     return Agent(
         number=number,
@@ -76,13 +76,13 @@ def build(
         },
         setup={
             "number": number,
-            "hostname": own.name,
+            "hostname": jail.hostname,
             "export": mounted(export.tag, machine),
             "parts": trees.writable_parts(own, layout),
             "submounts": trees.targets(export),
-            "tree": guest.jail_tree(own, layout, identity, home=home, tmp=tmp),
+            "tree": jail.tree,
             "files": guest.etc_files(own, facts, identity),
-            "limits": group_files(limits),
+            "limits": jail.limits,
             "room": room,
             "disk": kept,
             "network": network.setup(own, agents=count),
@@ -121,15 +121,3 @@ def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int, int]:
     limits = msgspec.structs.replace(limits, memory=memory, pids=limits.pids or _DEFAULT_PIDS)
     room = memory // 2 // 4096 * 4096
     return limits, home or room, tmp or room, room
-
-
-def group_files(limits: Limits) -> list[list[str]]:
-    """[file, text] in an agent's control group in the guest (cgroup-v2.rst)."""
-    found: list[list[str]] = []
-    if limits.memory:
-        found.append(["memory.max", str(limits.memory)])
-    if limits.cpu:
-        found.append(["cpu.max", f"{limits.cpu * _PERIOD // 100} {_PERIOD}"])
-    if limits.pids:
-        found.append(["pids.max", str(limits.pids)])
-    return found

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from ..host.facts import Facts
 from ..host.layout import Layout
-from ..spec import Spec
+from ..jail import guest as rendering
+from ..jail.combinators import jail as made_of
+from ..jail.combinators import limits as bounded
+from ..jail.combinators import ro_bind, rw_bind, set_hostname, tmpfs
+from ..spec import Limits, Spec
 from . import network, trees
 from .model import AGENT_UID_BASE, NOBODY
 
 _SUB_IDS_BASE = 100_000  # agent n's further ids: 100000*n and up, for root's jails only
 _SUB_IDS = 65_533
+_NO_LIMITS = Limits()
 
 
 class Identity:
@@ -82,30 +87,39 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def jail_tree(
-    spec: Spec, layout: Layout, identity: Identity, *, home: int = 0, tmp: int = 0
-) -> list[list[str | int]]:
-    """What is mounted in the jail, parents before children: steps of corral_guest.tree.
+def jail(
+    spec: Spec,
+    layout: Layout,
+    identity: Identity,
+    *,
+    limits: Limits = _NO_LIMITS,
+    home: int = 0,
+    tmp: int = 0,
+) -> rendering.GuestJail:
+    """The jail of the spec's agent.
 
     The home and /var/tmp are folders of the system's tree where that is kept on a disk. home, tmp:
     bytes that may be kept there and in /tmp and its like; 0: the kernel's default.
     """
-    steps: list[list[str | int]] = [
-        ["tmpfs", "/tmp", 0o1777, tmp],  # noqa: S108 - the jail's own
-        ["tmpfs", "/dev/shm", 0o1777, tmp],  # noqa: S108
-        ["tmpfs", "/run", 0o755, tmp],
+    exported = trees.writable_parts(spec, layout)
+    kept = ["/var/tmp"]  # noqa: S108 - the jail's own
+    memory = [
+        tmpfs("/tmp", tmp, mode=0o1777),  # noqa: S108
+        tmpfs("/dev/shm", tmp, mode=0o1777),  # noqa: S108
+        tmpfs("/run", tmp),
+        tmpfs("/var/tmp", tmp, mode=0o1777),  # noqa: S108
     ]
-    own = [("/var/tmp", 0o1777, tmp)]  # noqa: S108
     if identity.home != "/":  # where it is, as for users of containers, it must hide nothing
-        own.append((identity.home, 0o700, home))
-    for path, mode, size in own:
-        steps.append(["folder", path, mode] if spec.machine.disk else ["tmpfs", path, mode, size])
-    parts = [(path, "export") for path in trees.writable_parts(spec, layout)]
-    parts += [(target, "toolbox") for _source, target in trees.read_only_parts(spec)]
-    parts.sort(key=lambda part: part[0].count("/"))
-    for path, kind in parts:
-        steps.append([kind, path])
-    return steps
+        kept.append(identity.home)
+        memory.append(tmpfs(identity.home, home, mode=0o700))
+    made = made_of(
+        set_hostname(spec.name),
+        *memory,
+        *(rw_bind(path) for path in exported),
+        *(ro_bind(source, target) for source, target in trees.read_only_parts(spec)),
+        bounded(memory=limits.memory, cpu=limits.cpu, pids=limits.pids),
+    )
+    return rendering.render(made, exported=exported, kept=kept if spec.machine.disk else ())
 
 
 def environment(

@@ -77,11 +77,13 @@ class Memory:
 
     path: str
     size: int | None = None
+    mode: int = 0o755  # what bubblewrap's own are
 
     def argv(self) -> tuple[str, ...]:
         """As bwrap options."""
         sized = () if self.size is None else ("--size", str(self.size))
-        return (*sized, "--tmpfs", self.path)
+        moded = () if self.mode == 0o755 else ("--perms", f"{self.mode:o}")
+        return (*moded, *sized, "--tmpfs", self.path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

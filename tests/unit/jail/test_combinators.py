@@ -12,8 +12,9 @@ import pytest
 from corral.errors import ConfigError
 from corral.host import User
 from corral.jail import combinators as c
+from corral.jail.guest import render as in_guest
 from corral.jail.model import Jail, Link
-from corral.jail.render import ARGUMENTS_FD, guest, host
+from corral.jail.render import ARGUMENTS_FD, host
 from corral.jail.resolve import MAX_STEPS, Resolved, resolve
 from corral.proc.bwrap import Bind, Memory, Seal, Symlink
 from tests.support import golden
@@ -331,12 +332,47 @@ def test_no_variable_is_on_the_command_line(project: Path) -> None:
     assert words[0] == b"--clearenv"
 
 
-def test_steps_for_a_guest(project: Path) -> None:
-    tree = found(project, c.tmpfs("/cache"), c.ro_bind("/usr"), c.rw_bind(str(project)))
-    steps = guest(tree, str(project))
-    assert ["toolbox", "/usr"] in steps and ["export", str(project)] in steps
-    assert ["tmpfs", "/cache", 0o755] in steps
-    denied = c.compose(c.mount_cwd, c.deny(f"{project}/a"))
-    for wrong in (c.rw_bind("/usr"), c.ro_bind(str(project)), c.ro_bind("/usr", "/x"), denied):
-        with pytest.raises(ConfigError):
-            guest(found(project, wrong), str(project))
+def test_a_jail_in_a_guest_is_made_of_the_same_parts() -> None:
+    made = c.jail(
+        c.set_hostname("box"),
+        c.tmpfs("/tmp", 1 << 20, mode=0o1777),
+        c.tmpfs("/home/ada"),
+        c.ro_bind("/srv/x", "/work/x"),
+        c.rw_bind("/work"),
+        c.ro_bind("/opt/tool"),
+        c.limits(memory=1 << 30, cpu=150, pids=100),
+    )
+    rendered = in_guest(made, exported=("/work",), kept=("/home/ada",))
+    assert rendered.hostname == "box"
+    assert rendered.tree == [
+        ["tmpfs", "/tmp", 0o1777, 1 << 20],
+        ["folder", "/home/ada", 0o755],
+        ["export", "/work"],
+        ["toolbox", "/work/x"],
+        ["toolbox", "/opt/tool"],
+    ]
+    assert rendered.limits == [
+        ["memory.max", str(1 << 30)],
+        ["cpu.max", "150000 100000"],
+        ["pids.max", "100"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        c.rw_bind("/usr"),
+        c.try_ro_bind("/usr"),
+        c.ro_bind("/usr", beneath="/usr"),
+        c.ro_bind(c.noescape("~/x")),
+        c.deny("/work/a"),
+        c.network,
+        c.mount_cwd,
+        c.set_env("A", "b"),
+        c.add_seccomp("none"),
+        c.fake_passwd,
+    ],
+)
+def test_what_a_guests_jail_cannot_be_is_refused_and_not_left_out(part: c.Combinator) -> None:
+    with pytest.raises(ConfigError):
+        in_guest(c.jail(part), exported=("/work",))

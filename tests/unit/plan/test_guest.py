@@ -95,7 +95,7 @@ def test_no_name_can_add_a_setting_to_gits_configuration(name: str) -> None:
 
 def steps(**wanted: Any) -> list[list[str | int]]:
     spec, host = examples.spec(**wanted), examples.facts()
-    return guest.jail_tree(spec, examples.layout(), guest.Identity(spec, host))
+    return guest.jail(spec, examples.layout(), guest.Identity(spec, host)).tree
 
 
 def test_a_jail_has_an_empty_home_and_the_workspace_at_its_host_path() -> None:
@@ -171,7 +171,7 @@ def test_a_share_that_is_elsewhere_in_the_guest_brings_no_folder_of_path() -> No
 
 def test_a_home_that_is_the_root_folder_hides_nothing() -> None:
     spec, host = examples.spec(), examples.facts(user=User("app", 1000, 1000, "/"))
-    tree = guest.jail_tree(spec, examples.layout(), guest.Identity(spec, host))
+    tree = guest.jail(spec, examples.layout(), guest.Identity(spec, host)).tree
     assert [step for step in tree if step[1] == "/"] == []
 
 
