@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from corral import Sandbox
+from corral import AsyncSandbox, Sandbox
+from corral.scripted import Models, Reply
 from tests.support import leftovers
 from tests.support.corral import command, environment
+from tests.support.gateways import configure
 from tests.support.tasks import corral, done, kept, lines, result
 
 PROJECT = """
@@ -225,3 +227,60 @@ def test_a_program_gives_tasks_to_a_sandbox_of_its_own(tmp_path: Path) -> None:
         assert found.changes is not None and found.changes.added == ("made",)
         tasks = [{"action": "run", "argv": ["echo", str(n)]} for n in range(3)]
         assert [each.stdout for each in box.tasks(tasks)] == ["0\n", "1\n", "2\n"]
+
+
+ASKS = """
+import json, os, sys, urllib.request
+body = {"model": "claude-opus-5", "max_tokens": 64}
+body["messages"] = [{"role": "user", "content": sys.argv[1]}]
+url = os.environ["MODEL_URL"] + "/v1/messages"
+headers = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
+request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+answer = json.load(urllib.request.urlopen(request))["content"][0]["text"]
+open("answer.txt", "w").write(answer)
+said = {"type": "text", "text": "I ask"}
+print(json.dumps({"type": "assistant", "message": {"content": [said]}}))
+print(json.dumps({"type": "result", "subtype": "success", "is_error": False, "result": answer}))
+"""
+ASKING = f"""
+summary = "A script that asks a model"
+program = "python3"
+interactive = ["python3"]
+headless = ["python3", "-c", {json.dumps(ASKS)}, "{{prompt}}"]
+output = "claude-stream-json"
+gateways = ["anthropic"]
+[gateway.anthropic]
+env = {{MODEL_URL = "{{base_url}}"}}
+"""
+
+
+async def test_a_prompt_costs_what_its_agent_asked_of_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRAL_CONFIG_DIR", str(tmp_path / "config"))
+    (tmp_path / "config" / "agents").mkdir(parents=True)
+    (tmp_path / "config" / "agents" / "asking.toml").write_text(ASKING)
+    (tmp_path / "work").mkdir()
+    async with Models() as models:
+        configure(models, tmp_path)
+        models.replies += [Reply(text="forty two"), Reply(text="again")]
+        async with AsyncSandbox(
+            workspace=tmp_path / "work", memory="768MiB", cpus=1, gateways=["anthropic"]
+        ) as box:
+            prompt = {"action": "prompt", "agent": "asking", "prompt": "what is six by seven?"}
+            found = await box.task(prompt)
+            second = await box.task(prompt)
+            free = await box.task({"action": "run", "argv": ["true"]})
+    assert (found.status, found.answer) == ("done", "forty two"), found
+    assert [event.__struct_config__.tag for event in found.events] == [
+        "said",
+        "used",
+        "returned",
+    ]
+    assert found.changes is not None and found.changes.added == ("answer.txt",)
+    assert second.changes is not None and second.changes.modified == ("answer.txt",)
+    for each in (found, second):
+        assert each.usage is not None and each.usage.usd is not None
+        assert (each.usage.requests, each.usage.input_tokens) == (1, 10)
+        assert 0 < each.usage.usd < 0.1 and each.usage.cpu_seconds
+    assert free.usage is not None and (free.usage.requests, free.usage.usd) == (0, 0.0)
