@@ -28,10 +28,10 @@ from ..tasks.model import (
     CancelMessage,
     Outgoing,
     Result,
-    Summary,
     Task,
     TaskMessage,
 )
+from ..tasks.summary import Summary
 from . import keeping
 from .inside import variables
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -29,7 +29,9 @@ from .door import SOCKET, peer_uid
 from .model import VERSION, Problem
 from .sessions import Info
 from .store import Record
-from .task_client import KeptTasks
+
+if TYPE_CHECKING:
+    from .task_client import KeptTasks
 
 T = TypeVar("T")
 Session = tuple[int, str]  # an agent's number, and the name
@@ -58,10 +60,16 @@ class Kept:
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self._next = 1
         self._ends: dict[int, asyncio.Future[int | None]] = {}
-        self.tasks = KeptTasks(channel, self._call)
         channel.handle("exited", self._exited)
         channel.handle("session-over", self._session_over)
         channel.handle("gone", self._gone)
+
+    @property
+    def tasks(self) -> KeptTasks:
+        """The tasks of its agents."""
+        from .task_client import KeptTasks  # most clients have none to give
+
+        return KeptTasks(self._channel, self._call)
 
     def _exited(self, params: dict[str, object]) -> None:
         number, status = params.get("exec"), params.get("status")

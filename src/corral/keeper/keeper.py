@@ -34,7 +34,7 @@ from ..policy import Publish
 from ..sandbox import AgentStatus, Execution, Usage
 from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
-from ..tasks import Tasks
+from ..tasks.queue import Tasks
 from ..terminals.recordings import RECORDINGS
 from ..terminals.transcripts import Transcripts
 from .messages import AgentRow

@@ -49,7 +49,7 @@ from ..gateway.account import Spent
 from ..policy import Publish
 from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
-from ..tasks.model import Summary
+from ..tasks.summary import Summary
 from .model import State
 from .sessions import Info
 

@@ -10,7 +10,8 @@ import msgspec
 
 from ..channel import Channel
 from ..errors import ChannelError, SandboxGoneError
-from ..tasks.model import Heartbeat, Llm, Outgoing, Result, Summary, Task, Transcript
+from ..tasks.model import Heartbeat, Llm, Outgoing, Result, Task, Transcript
+from ..tasks.summary import Summary
 from . import messages
 from .model import Problem
 

@@ -16,10 +16,10 @@ from ..plan import Plan
 from ..sandbox import Execution
 from ..sandbox.gateway import gateway_folder
 from ..spec import Spec
-from ..tasks import Tasks
 from ..tasks.history import OnDisk, folder_of
 from ..tasks.model import Heartbeat, Outgoing, Result, Transcript
 from ..tasks.places import places
+from ..tasks.queue import Tasks
 from ..tasks.run import Tools
 from ..tasks.spending import Meter
 from .keeper import Keeper

@@ -5,7 +5,7 @@ Written once, for asyncio (`AsyncSandbox`); `Sandbox` runs the same on a thread 
 
 from ..sandbox.agents import AgentStatus
 from ..sandbox.files import Copied, FileInfo, Files
-from ..tasks import Result as TaskResult
+from ..tasks.model import Result as TaskResult
 from .blocking import BlockingFiles, BlockingPorts, BlockingReview, Lines, Process, Sandbox
 from .options import Options, Spec
 from .ports import Port, Ports

@@ -23,7 +23,7 @@ from ..sandbox.appearances import Watch
 from ..sandbox.files import Executor, Files
 from ..sandbox.ports import Publishing
 from ..spec import Spec as Settings
-from ..tasks import Result as TaskResult
+from ..tasks.model import Result as TaskResult
 from . import process as processes
 from .forks import Origin
 from .options import Options, Spec

@@ -13,10 +13,11 @@ from ..gateway.config import TRANSCRIPT
 from ..sandbox import Sandbox as Machine
 from ..sandbox.gateway import gateway_folder
 from ..spec import Spec as Settings
-from ..tasks import Result as TaskResult
-from ..tasks import Task, Tasks
+from ..tasks.model import Result as TaskResult
+from ..tasks.model import Task
 from ..tasks.parse import task
 from ..tasks.places import places
+from ..tasks.queue import Tasks
 from ..tasks.run import Tools
 from ..tasks.spending import Meter
 

@@ -17,7 +17,8 @@ from ..errors import TaskError
 from ..paths import state_dir
 from ..spec.files import write_atomically
 from ..spec.values import NAME_PATTERN
-from .model import ID_PATTERN, Result, Summary
+from .model import ID_PATTERN, Result
+from .summary import Summary
 
 KEPT = 100  # tasks that ended
 LOST = "the sandbox ended before it did."

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from ..agents.output import Called, Returned, Said, Used
+from .summary import State, Status
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_AGENT = 4096
@@ -25,9 +26,6 @@ MAX_ANSWER = 16 << 10  # characters
 MAX_CHANGED = 500  # paths of each kind in a result
 
 BUILT_IN = ("execute_code", "run", "prompt")
-
-Status = Literal["done", "failed", "timeout", "cancelled", "error", "lost", "refused"]
-State = Literal["queued", "running", "ended"]
 
 TimeoutMs = Annotated[
     int,
@@ -224,17 +222,3 @@ class Llm(Struct, frozen=True, kw_only=True, tag_field="type", tag="llm"):
 
 Incoming = TaskMessage | CancelMessage
 Outgoing = Result | Heartbeat | Transcript | Llm
-
-
-class Summary(Struct, frozen=True, kw_only=True):
-    """One of a sandbox's tasks. what: it in short, printable. status: None while it has none."""
-
-    id: str
-    agent: int
-    action: str
-    what: str
-    state: State
-    status: Status | None = None
-    queued: float = 0.0
-    began: float | None = None
-    ended: float | None = None

@@ -69,8 +69,7 @@ class Collector:
 class Events:
     """What an agent program prints, as events: the first half and the last of what is kept.
 
-    form: a recipe's. answer: what it came to, or said last; None: nothing. failed: it says so
-    itself.
+    form: a recipe's. failed: it says so itself.
     """
 
     def __init__(self, form: OutputFormat) -> None:
@@ -78,7 +77,7 @@ class Events:
         self._first: list[AgentEvent] = []
         self._last: collections.deque[AgentEvent] = collections.deque(maxlen=MAX_EVENTS // 2)
         self._count = 0
-        self.answer: str | None = None
+        self._answer = ""
         self.failed = False
 
     def feed(self, data: bytes) -> None:
@@ -87,11 +86,11 @@ class Events:
             return
         for event in self._reader.feed(data) if data else self._reader.end():
             if isinstance(event, Said | Returned) and event.text:
-                self.answer = shown(event.text[:MAX_ANSWER])
+                self._answer = event.text
             if isinstance(event, Returned):
                 self.failed = not event.ok
             if isinstance(event, Said | Called | Returned | Used):
-                self._keep(_short(event))
+                self._keep(event)
 
     def _keep(self, event: AgentEvent) -> None:
         self._count += 1
@@ -101,9 +100,14 @@ class Events:
             self._last.append(event)
 
     @property
+    def answer(self) -> str | None:
+        """What it came to, or said last; None: nothing."""
+        return shown(self._answer[:MAX_ANSWER]) or None
+
+    @property
     def kept(self) -> tuple[AgentEvent, ...]:
-        """Those that are kept."""
-        return (*self._first, *self._last)
+        """Those that are kept, with texts that can be shown and are not long."""
+        return tuple(_short(event) for event in (*self._first, *self._last))
 
     @property
     def truncated(self) -> bool:

@@ -14,11 +14,9 @@ def places(spec: Spec, plan: Plan) -> dict[int, Place]:
     for agent in spec.agents:
         ours = planned[agent.number]
         environment = dict(ours.environment)
-        gateways = tuple(
-            gateway
-            for gateway in spec.gateways
-            if agent.gateways is None or gateway.name in agent.gateways
-        )
+        known = {gateway.name: gateway for gateway in spec.gateways}
+        names = known if agent.gateways is None else agent.gateways
+        gateways = tuple(known[name] for name in names if name in known)
         found[agent.number] = Place(
             agent=agent.number,
             workdir=ours.workdir,

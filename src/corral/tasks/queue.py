@@ -15,8 +15,9 @@ from ..errors import CorralError, TaskError
 from . import parse
 from .commands import Place
 from .history import LOST, Entry, History, Remembered, lost
-from .model import Llm, Outgoing, Result, State, Summary, Task, Transcript
+from .model import Llm, Outgoing, Result, Task, Transcript
 from .run import Tools, Work
+from .summary import State, Summary
 
 MAX_QUEUED = 500  # of one sandbox, those that run with them
 BEAT = 10.0  # seconds between heartbeats

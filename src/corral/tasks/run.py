@@ -20,9 +20,10 @@ from ..errors import ChannelError, CorralError, GuestError, SandboxGoneError, St
 from ..spec import Action
 from . import changes, commands, parse, prompts
 from .commands import Command, Place
-from .model import Heartbeat, Llm, Outgoing, Prompt, Result, Status, Task, Transcript, Usage
+from .model import Heartbeat, Llm, Outgoing, Prompt, Result, Task, Transcript, Usage
 from .output import Collector, Events, Pieces
 from .spending import Account, Asked, Meter
+from .summary import Status
 
 GRACE = 2.0  # seconds between TERM and the end of everything
 DRAINING = 5.0  # seconds for the output of what was ended

@@ -14,10 +14,11 @@ from corral.errors import SandboxGoneError, SandboxStateError, TaskError
 from corral.journal import contents
 from corral.keeper.client import connect
 from corral.keeper.tasking import Hands, _Told
-from corral.tasks import Tasks, task
 from corral.tasks.commands import Place
 from corral.tasks.history import OnDisk, folder_of
 from corral.tasks.model import Result
+from corral.tasks.parse import task
+from corral.tasks.queue import Tasks
 from corral.tasks.run import Tools
 from corral.tasks.spending import Meter
 

@@ -15,10 +15,10 @@ from corral.agents import Recipe
 from corral.channel import Execution
 from corral.errors import CommandNotFoundError
 from corral.spec import Action
-from corral.tasks import Tasks
 from corral.tasks.commands import Place
 from corral.tasks.history import History
 from corral.tasks.model import Outgoing
+from corral.tasks.queue import Tasks
 from corral.tasks.run import Tools
 from corral.tasks.spending import Meter
 from tests.support.local import Local

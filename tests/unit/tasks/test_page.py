@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.tasks import line, model, task
+from corral.tasks import model, summary
 from corral.tasks.commands import LANGUAGES
 from corral.tasks.model import Result, TaskMessage
+from corral.tasks.parse import line, task
 from corral.tasks.schema import json_schema
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -43,7 +44,7 @@ def test_a_line_on_the_page_is_understood(text: str) -> None:
 def test_the_page_names_what_there_is() -> None:
     for language in LANGUAGES:
         assert f"`{language}`" in PAGE
-    for status in msgspec.inspect.type_info(model.Status).values:  # type: ignore[attr-defined]
+    for status in msgspec.inspect.type_info(summary.Status).values:  # type: ignore[attr-defined]
         assert f"`{status}`" in PAGE
     for key in Result.__struct_fields__:
         key = key.replace("stderr_", "stdout_")

@@ -6,14 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corral.errors import CorralError, TaskError
-from corral.tasks import ExecuteCode, Named, Prompt, Run, line, task
-from corral.tasks.model import CancelMessage, TaskMessage
+from corral.tasks.model import CancelMessage, ExecuteCode, Named, Prompt, Run, TaskMessage
 from corral.tasks.output import Collector, Pieces, shown
-from corral.tasks.parse import what
+from corral.tasks.parse import line, task, what
 
 
 @pytest.mark.parametrize(
@@ -97,11 +96,12 @@ def test_a_line_that_is_none_is_told(text: str | bytes, said: str) -> None:
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=12,
+    max_leaves=6,
 )
 _KEYS = ("action", "argv", "code", "language", "env", "cwd", "stdin", "timeout_ms", "args", "agent")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a host that is busy
 @given(
     fields=st.dictionaries(st.sampled_from(_KEYS), _JSON),
     action=st.sampled_from(["run", "execute_code", "prompt", "test", "\x1b", ""]),

@@ -12,9 +12,10 @@ from corral.agents.load import parse_recipe
 from corral.agents.output import Called, Returned, Said
 from corral.errors import TaskError
 from corral.policy import Gateway, Key
-from corral.tasks import Prompt, task
 from corral.tasks.commands import Place
+from corral.tasks.model import Prompt
 from corral.tasks.output import Events
+from corral.tasks.parse import task
 from corral.tasks.prompts import command, recipe_name
 
 from .conftest import Bench

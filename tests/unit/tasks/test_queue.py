@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from corral.errors import TaskError
-from corral.tasks import Tasks, task
 from corral.tasks import history as histories
 from corral.tasks.history import OnDisk
 from corral.tasks.model import Heartbeat, Outgoing, Result, Transcript
+from corral.tasks.parse import task
+from corral.tasks.queue import Tasks
 
 from .conftest import Bench, Fields, run, sh
 
