@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import current_folder, sandbox_options, wanted
+from .options import current_folder, herd_options, sandbox_options, wanted
 
 EPILOG = """\b
 Examples:
@@ -53,6 +53,7 @@ def show(as_json: bool) -> None:
 
 
 @command.command("build")
+@herd_options
 @sandbox_options
 def build(**options: Any) -> None:
     """Make the template for a sandbox on the current folder, unless it is there.

@@ -124,7 +124,7 @@ class Staged(Inside):
         (self.outside / "secret").write_text(self.secret)
         (workspace / ".env").write_text(self.secret)
         repository(workspace)
-        spec = load_spec(workspace, self.settings(), dict(environ), capacity=capacity())
+        spec = load_spec(workspace, self.settings(), dict(environ), capacity=capacity(), alone=True)
         # None of the user's own keys is asked for, and nothing is listened to, for this.
         spec = msgspec.structs.replace(spec, network=Network(), gateways=(), secrets=())
         super().__init__(scratch, facts, spec)
@@ -156,7 +156,7 @@ class Networked(Inside):
         workspace = scratch / "networked"
         workspace.mkdir()
         settings = {"name": f"{NAME}-network", "workspace.read_only": False}
-        spec = load_spec(workspace, settings, dict(environ), capacity=capacity())
+        spec = load_spec(workspace, settings, dict(environ), capacity=capacity(), alone=True)
         spec = msgspec.structs.replace(
             spec,
             network=self.network(servers),
