@@ -35,8 +35,13 @@ def load_with_recipes(
     """
     loaded = collect(cwd, overrides, environ, config_file=config_file, capacity=capacity)
     refuse_untrusted(loaded)
+    rows = rows_of(loaded.merged)
     uses = {
-        number: prepare(find(name), loaded, environ, report, number=number)
+        number: prepare(
+            *(find(name), loaded, environ, report),
+            number=number,
+            gateways=rows[number - 1].gateways,
+        )
         for number, name in named(loaded).items()
     }
     extra = shared(uses) if uses else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..events import Notice, Report
 from ..spec import Loaded
@@ -22,13 +22,15 @@ def prepare(
     number: int = 1,
     share_auth: bool = False,
     import_settings: bool = False,
+    gateways: Sequence[str] | None = None,
 ) -> Use:
     """The agent `number` of a sandbox, with its program installed and its home made.
 
-    loaded: what the user says (spec.collect), whose project file is accepted. Raises ConfigError,
+    loaded: what the user says (spec.collect), whose project file is accepted. gateways: those that
+    it may use; None: all. Raises ConfigError,
     FetchError, HostError, ImageError, MissingProgramError.
     """
-    way = reach(recipe, loaded, environ, share_auth=share_auth)  # before anything is made
+    way = reach(recipe, loaded, environ, share_auth=share_auth, only=gateways)  # before all else
     program = find(recipe, environ, loaded.place.workspace, report)
     home = homes.ensure_home(recipe, loaded.place.workspace, number)
     if import_settings:

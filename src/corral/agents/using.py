@@ -7,7 +7,7 @@ project.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from msgspec import Struct, structs
@@ -101,9 +101,14 @@ Way = tuple[Reached | None, tuple[str, ...], Mapping[str, Gateway]]
 
 
 def reach(
-    recipe: Recipe, loaded: Loaded, environ: Mapping[str, str], *, share_auth: bool = False
+    recipe: Recipe,
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    *,
+    share_auth: bool = False,
+    only: Sequence[str] | None = None,
 ) -> Way:
-    """The way to the agent's model.
+    """The way to the agent's model. only: the gateways that this agent may use; None: all.
 
     First those that the user asked for, then the recipe's that have a key. Raises ConfigError.
     """
@@ -114,19 +119,25 @@ def reach(
     fitting = dialects(recipe.table)
     if not fitting:
         return None, (), {}
-    for entry in loaded.merged["network.gateways"]:
-        asked = known.get(str(entry.value))
-        if asked is not None and asked.dialect in fitting:
-            return reached_by(asked), (), {}
+    asked = [str(entry.value) for entry in loaded.merged["network.gateways"]]
+    for name in asked if only is None else only:
+        found = known.get(name)
+        if found is not None and found.dialect in fitting:
+            return reached_by(found), () if name in asked else (name,), {}
     passed = _passed(loaded)
     for name in recipe.table.gateways:
         found = known.get(name)
-        if found is None:
+        if found is None or only is not None:
             continue
         if found.key is not None and found.key.kind == "env" and found.key.value[0] in passed:
             return None, (), {}  # the user gives it the key itself
         if _has_key(found, environ):
             return reached_by(found), (name,), {}
+    if only is not None:
+        raise ConfigError(
+            f"{recipe.name} needs a gateway to {' or '.join(fitting)}, and may use none such.",
+            hint="Name one in the agent's gateways, or leave that list out.",
+        )
     raise _no_key(recipe, known, fitting)
 
 

@@ -74,6 +74,15 @@ def test_a_gateway_that_the_user_asks_for_goes_first(user: Path) -> None:
     assert claude.gateways == ("anthropic",), "one of another dialect is none for it"
 
 
+def test_an_agent_that_may_use_only_some_gateways_uses_one_of_them(user: Path) -> None:
+    recipe, loaded = agents.find("opencode"), said(user, KEYS)
+    reached, added, _own = reach(recipe, loaded, KEYS, only=["openai"])
+    assert reached is not None
+    assert (reached.name, added) == ("openai", ("openai",))
+    with pytest.raises(ConfigError, match="needs a gateway to anthropic"):
+        reach(agents.find("claude"), loaded, KEYS, only=["openai"])
+
+
 def test_without_a_key_it_is_said_how_to_give_one(user: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         used(user, "claude", {})
