@@ -73,7 +73,7 @@ def _agents(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list
     cls=_Run,
     context_settings={"allow_interspersed_args": False},
     epilog=EPILOG,
-    help="Run CMD in a new virtual machine on the current folder.",
+    help="Run CMD, or an agent that corral knows, in a new virtual machine on the current folder.",
 )
 @click.argument(
     "cmd", nargs=-1, required=True, metavar="CMD|AGENT [ARG]...", shell_complete=_agents
