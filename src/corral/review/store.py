@@ -150,8 +150,8 @@ class Review:
         pending: dict[int, list[Shown]] = {}
         if self.exists():
             meta = self.meta()
-            found = {number: self.changes(agent=number) for number in meta.agents}
-            pending = {number: shown for number, shown in found.items() if shown}
+            changed = [number for number in meta.agents if self.bare_changes(agent=number)]
+            pending = {number: self.changes(agent=number) for number in changed}
             if pending and meta.workspace != workspace:
                 raise ReviewError(
                     f"there are changes of a sandbox {self.name} on {printable(meta.workspace)}.",
@@ -287,6 +287,13 @@ class Review:
             return {}
         with self.comparison(agent) as (comparison, _here):
             return comparison.results(list(changes))
+
+    def both_changes(self, agent: int) -> tuple[list[Shown], int]:
+        """What changed, judged, and how many files of git's folders; by one look at the tree."""
+        with self.comparison(agent) as (comparison, here):
+            changes = comparison.changes()
+            in_git = sum(1 for change in changes if change.repository)
+            return judged(comparison, here, chosen(changes, ())), in_git
 
     def repository_changes(self, agent: int = 1) -> list[Change]:
         """What changed in git's folders, which is neither shown nor applied unless it is named."""

@@ -58,8 +58,7 @@ def summary(spec: Spec) -> Iterator[tuple[str, str]]:
     changed = False
     for number in spec.snapshots:
         try:
-            shown = review.changes(agent=number)
-            in_git = len(review.repository_changes(number))
+            shown, in_git = review.both_changes(number)
         except ReviewError as error:
             yield "warning", error.message
             continue
