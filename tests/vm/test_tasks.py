@@ -193,6 +193,8 @@ def test_a_client_that_is_killed_leaves_its_task_and_the_result_comes_later(herd
     client.send_signal(signal.SIGKILL)
     client.wait(10)
     client.stdout.close()
+    agents = json.loads(done("agents", herd, "--json"))
+    assert [each["task"] for each in agents] == ["sh -c sleep 3; echo late", None]
     later = corral("task", "result", herd, "long")
     assert (later.returncode, later.stdout) == (0, "late\n")
     again = corral("task", herd, "--id", "long", "--run", "--", "true")

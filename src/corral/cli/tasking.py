@@ -174,9 +174,9 @@ def show(found: Result, *, as_json: bool) -> int:
             keeping.say(line)
     if found.status in _STATUS:
         return _STATUS[found.status]
-    if found.exit_status is not None:
-        return found.exit_status
-    return 0 if found.ok else CorralError.exit_status
+    if found.exit_status is None:
+        return 0 if found.ok else CorralError.exit_status
+    return found.exit_status or int(not found.ok)  # an agent program may fail with 0
 
 
 def _write(stream: Any, text: str) -> None:
