@@ -80,7 +80,8 @@ def test_nothing_outlives_a_task_that_is_cancelled(herd: str) -> None:
     hide += "for n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
     hide += "if not os.fork():\n    os.setsid()\n    if os.fork(): os._exit(0)\n"
     hide += "    os.closerange(0, 3)\n"
-    hide += "    while True:\n        open('/tmp/alive', 'w').write(str(time.time()))\n"
+    hide += "    while True:\n        open('/tmp/a', 'w').write(str(time.time()))\n"
+    hide += "        os.replace('/tmp/a', '/tmp/alive')\n"
     hide += "        os.fork() and os._exit(0)\n        time.sleep(0.05)\n"
     hide += "print('hidden', flush=True)\nwhile True: time.sleep(1)\n"
     number = done("task", herd, "-d", "--agent", "2", "--code", "python", "-", input=hide).strip()
