@@ -62,8 +62,6 @@ def _plain(row: AgentRow) -> dict[str, Any]:
 
 
 def _table(rows: tuple[AgentRow, ...]) -> list[str]:
-    from ..channel.failures import printable
-
     shown = [("AGENT", "STATE", "TASK", "CPU", "MEMORY", "PROCESSES", "TOKENS", "COST", "OUTPUT")]
     notes = []
     for row in rows:
@@ -73,7 +71,7 @@ def _table(rows: tuple[AgentRow, ...]) -> list[str]:
             (
                 str(status.number),
                 status.state.value,
-                printable(row.task or "-").replace("\n", " ")[:_TASK],
+                _one_line(row.task or "-", _TASK),
                 f"{status.cpu:.1f} s" if status.cpu is not None else "-",
                 f"{status.memory / (1 << 20):.0f} MiB" if status.memory is not None else "-",
                 str(status.pids) if status.pids is not None else "-",
@@ -94,12 +92,18 @@ def _table(rows: tuple[AgentRow, ...]) -> list[str]:
 def _notes(row: AgentRow) -> list[str]:
     """What does not fit in a column."""
     status = row.status
-    found = [status.reason.replace("\n", " ")[:_REASON]] if status.reason else []
+    found = [_one_line(status.reason, _REASON)] if status.reason else []
     if status.oom_kills:
         found.append(f"{status.oom_kills} processes ended for lack of memory")
     if status.restarts:
         found.append(f"its jail was made again {_times(status.restarts)}")
     return [f"agent {status.number}: {'; '.join(found)}"] if found else []
+
+
+def _one_line(text: str, most: int) -> str:
+    from ..channel.failures import printable
+
+    return printable(text.replace("\n", " "))[:most]
 
 
 def _times(count: int) -> str:
