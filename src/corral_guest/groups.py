@@ -44,11 +44,21 @@ class Group:
 
     def kill(self) -> None:
         """Kill all that is in it and below it, and let it go."""
-        boot.write(f"{self.path}/cgroup.kill", "1")
+        if os.path.isdir(self.path):  # else it went with its agent's
+            boot.write(f"{self.path}/cgroup.kill", "1")
         self.settle()
 
     def settle(self) -> None:
-        """Remove it if it is empty; else when it becomes so, which cgroup.events tells."""
+        """Remove it if it is empty; else when it becomes so, which cgroup.events tells.
+
+        What fails here must not end the supervisor: then the group stays, to go with its agent's.
+        """
+        try:
+            self._settle()
+        except OSError as error:
+            os.write(1, f"corral-guest: {self.path}: {error.strerror}\n".encode())
+
+    def _settle(self) -> None:
         while not _removed(self.path):
             if self._events < 0:
                 self._events = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)

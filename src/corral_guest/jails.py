@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .loop import Loop
     from .supervisor import Supervisor
 
+MAX_ERRNO = 4096  # include/linux/err.h
+
 
 class Jails:
     """By agent's number. host: the channel to the host, as it is at any time."""
@@ -195,7 +197,9 @@ class Jails:
                 self._tell(agent.vitals)
         elif operation == "lost":
             number = message.get("errno")
-            agent.reason = os.strerror(number) if type(number) is int else ""
+            agent.reason = ""
+            if type(number) is int and 0 < number < MAX_ERRNO:
+                agent.reason = os.strerror(number)
         elif found is not None and found[1].agent is agent:
             self._heard_of(agent, *found, operation, message, fds)
         elif agent.vitals.told == vitals.STUCK:

@@ -609,3 +609,14 @@ async def test_what_a_jail_says_of_itself_makes_no_state(both: Both) -> None:
     await _begun(guest, host, 5)
     assert (await host.states.get())["state"] == "working"
     assert host.states.empty()
+
+
+@pytest.mark.parametrize("number", [0, -1, 1 << 31, 1 << 70, True, "2", None])
+async def test_a_jail_that_is_lost_for_no_reason_that_there_is_ends_alone(
+    both: Both, number: object
+) -> None:
+    guest, host = both
+    guest.say({"op": "lost", "errno": number})
+    guest.jail.close()
+    assert (await host.states.get())["reason"] == "its jail has ended"
+    assert await host.call("sync") == {}
