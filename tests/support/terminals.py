@@ -11,7 +11,7 @@ import signal
 import struct
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,18 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(
-    folder: Path, arguments: Sequence[str], *, rows: int = 40, columns: int = 132
+    folder: Path,
+    arguments: Sequence[str],
+    *,
+    rows: int = 40,
+    columns: int = 132,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Terminal]:
-    """Run `corral ARGUMENTS` in `folder` at a new terminal."""
+    """Run `corral ARGUMENTS` in `folder` at a new terminal. variables: further ones."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     argv = command(*arguments)
-    variables = environment({"TERM": "xterm-256color"})
+    given = environment({"TERM": "xterm-256color", **(variables or {})})
     pid = os.fork()
     if pid == 0:
         try:
@@ -111,7 +116,7 @@ def terminal(
             for fd in (0, 1, 2):
                 os.dup2(slave, fd)
             os.closerange(3, max(master, slave) + 1)
-            os.execve(argv[0], argv, variables)
+            os.execve(argv[0], argv, given)
         finally:
             os._exit(127)
     person = Terminal(master, slave, pid)

@@ -73,9 +73,9 @@ class Models:
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
 
-    async def until(self, done: Callable[[], object]) -> None:
-        """Until something has come that makes this true. Raises TimeoutError after 20 seconds."""
-        async with asyncio.timeout(UNTIL_SECONDS):
+    async def until(self, done: Callable[[], object], seconds: float = UNTIL_SECONDS) -> None:
+        """Until something has come that makes this true. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
             while not done():
                 self.changed.clear()
                 await self.changed.wait()
