@@ -12,11 +12,10 @@ from ..host.facts import Facts
 from ..host.layout import Layout
 from ..host.layout import Workspace as Survey
 from ..spec import WORKSPACE, AgentSpec, Limits, Spec
+from ..spec.herd import usual
 from . import guest, network, trees
 from .model import Agent, Machine, mounted
 
-# What several agents have where nothing was said: one that takes all it can leaves room for others.
-_DEFAULT_PIDS = 2048
 _MAX_NAME = 63  # of a host (hostname(7): 64 with its end)
 
 
@@ -117,7 +116,8 @@ def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int, int]:
         )
     if not spec.several:
         return limits, home or 0, tmp or 0, 0
-    memory = limits.memory or spec.machine.memory // 2
-    limits = msgspec.structs.replace(limits, memory=memory, pids=limits.pids or _DEFAULT_PIDS)
-    room = memory // 2 // 4096 * 4096
+    memory = usual("memory", limits.memory, spec.machine.memory)
+    pids = limits.pids or usual("pids", memory, spec.machine.memory)
+    room = usual("home", memory, spec.machine.memory) or 0
+    limits = msgspec.structs.replace(limits, memory=memory, pids=pids)
     return limits, home or room, tmp or room, room

@@ -27,6 +27,10 @@ SHARED = "/shared"
 WORKSPACE = "/workspace"
 """Where each of several agents finds its workspace."""
 
+HERD_LIMITS = {f"herd.{name}": name for name in ("memory", "cpu", "pids", "home", "tmp")}
+USUAL_PIDS = 2048
+"""Processes and threads of one of several agents, where nothing was said."""
+
 _Environment = Callable[[Sequence[Entry]], tuple[tuple[str, str], ...]]
 _Tools = Callable[[Sequence[Entry]], tuple[str, ...]]
 
@@ -47,6 +51,28 @@ def count_of(merged: Merged) -> int:
 def one_agent(merged: Merged) -> Merged:
     """The same without several agents, for a sandbox that has one command."""
     return {**merged, "agent": (), "herd.agents": (Entry(1, "default", "default"),)}
+
+
+def usual(name: str, memory: int | None, machine: int) -> int | None:
+    """The limit of one of several agents where nothing was said, None for none. All in bytes.
+
+    memory: its own limit, if it has one. machine: the sandbox's memory.
+    """
+    if name == "pids":
+        return USUAL_PIDS
+    memory = memory or machine // 2
+    if name == "memory":
+        return memory
+    return memory // 2 // 4096 * 4096 if name in ("home", "tmp") else None
+
+
+def limit_without(name: str, without: Merged) -> int | None:
+    """What limits an agent as things are, said or not; None when nothing does."""
+    said = cast("int | None", scalar(without, f"herd.{name}"))
+    if said is not None or count_of(without) == 1:
+        return said
+    memory = cast("int | None", scalar(without, "herd.memory"))
+    return usual(name, memory, cast("int", scalar(without, "machine.memory")))
 
 
 def resolve_agents(
@@ -186,7 +212,7 @@ def _said(row: AgentRow) -> list[str]:
 
 def _lower(name: str) -> Callable[[AgentRow, Merged], bool]:
     def judge(row: AgentRow, without: Merged) -> bool:
-        before = cast("int | None", scalar(without, f"herd.{name}"))
+        before = limit_without(name, without)
         return before is None or cast("int", getattr(row, name)) <= before
 
     return judge

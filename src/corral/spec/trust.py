@@ -22,7 +22,7 @@ from msgspec import Struct
 from .. import paths
 from ..errors import ConfigError, HostError, UntrustedConfigError
 from .files import read_config, write_atomically
-from .herd import widened
+from .herd import HERD_LIMITS, limit_without, widened
 from .layers import Entry, Merged, scalar
 from .network_settings import MODES, NamedRules
 from .setting import Setting
@@ -91,6 +91,8 @@ def _judge(key: str, entry: Entry, without: Merged) -> Iterator[Widening]:
         yield Widening(key, printable(words(value), 10_000))
         return
     before = scalar(without, key)
+    if key in HERD_LIMITS:
+        before = limit_without(HERD_LIMITS[key], without)
     if key == "agent":
         yield from (Widening(key, printable(text, 10_000)) for text in widened(value, without))
         return

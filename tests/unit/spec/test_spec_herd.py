@@ -213,6 +213,32 @@ def test_without_settings_of_the_user_a_project_may_not_have_several(user: User)
     assert user.spec().agents[0].limits.pids == 100
 
 
+@pytest.mark.parametrize(
+    ("text", "widens"),
+    [
+        ("[herd]\nmemory = '1GiB'", False),
+        ("[herd]\nmemory = '1536MiB'", True),
+        ("[herd]\npids = 2049", True),
+        ("[herd]\nhome = '600MiB'", True),
+        ("[[agent]]\npids = 4000", True),
+        ("[[agent]]\ntmp = '512MiB'\nmemory = '1GiB'", False),
+        ("[[agent]]\nmemory = '2GiB'", True),
+        ("[herd]\ncpu = '400%'", False),
+    ],
+)
+def test_a_project_may_not_widen_what_several_have_unsaid(
+    user: User, text: str, widens: bool
+) -> None:
+    """Of several none is without a limit of memory and processes, also where nobody said one."""
+    user.configure("[herd]\nagents = 3\n[machine]\nmemory = '2GiB'")
+    user.write_project(text)
+    if not widens:
+        user.spec()
+        return
+    with pytest.raises(UntrustedConfigError):
+        user.spec()
+
+
 def test_tables_of_a_project_never_take_the_place_of_the_users(user: User) -> None:
     """One that says less would take away a limit."""
     user.configure("[[agent]]\nmemory = '1GiB'")
