@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from corral import paths
-from corral.cli import entry, keeping, narration, reviewing
+from corral.cli import doings, entry, keeping, narration, reviewing, tasking
 from corral.cli.progress import Progress
 from corral.errors import SandboxError
 from corral.events import Failed, Notice, Phase, json_line
@@ -27,6 +27,7 @@ from corral.keeper.model import Problem, Request, Status, encode
 from corral.keeper.store import Record
 from corral.review.store import Review
 from corral.sandbox.network import JOURNAL
+from corral.tasks.model import Result
 from tests.support import examples
 from tests.support.terminals import terminal
 
@@ -79,6 +80,36 @@ def test_what_corral_says_itself(capsys: pytest.CaptureFixture[str]) -> None:
     progress.stop()
     said = capsys.readouterr().err
     assert said.count("owned") == 5 and harmless(said)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "started", "command": EVIL, "argv": [EVIL], "session": EVIL},
+        {"kind": "ended", "command": EVIL, "status": EVIL, "session": EVIL},
+        {"kind": "output", "text": f"{EVIL}\nowned"},
+        {"kind": "agent", "state": EVIL, "reason": EVIL},
+        {"kind": "task", "task": EVIL, "status": EVIL},
+        {"kind": "files", "added": [EVIL], "modified": [EVIL], "deleted": [EVIL]},
+    ],
+    ids=lambda record: str(record["kind"]),
+)
+def test_what_an_agent_did_in_the_transcript(record: dict[str, Any]) -> None:
+    assert harmless("\n".join(doings.lines({"time": 1.0, "agent": EVIL, **record})))
+
+
+def test_what_a_task_came_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = Result(
+        id="1", agent=1, action="run", status="failed", error=EVIL, hint=EVIL, stdout=EVIL,
+        stderr=EVIL,
+    )  # fmt: skip
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    tasking.show(result, as_json=False)
+    said = "".join(capsys.readouterr())
+    assert said.count("owned") == 4 and harmless(said)
 
 
 def test_a_spinner_says_it_harmlessly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from ..errors import CorralError, TaskError, UsageError
 from ..keeper.client import Kept
 from ..keeper.store import Record
 from ..spec.sizes import parse_duration
-from ..spec.text import printable
+from ..spec.text import harmless, printable
 from ..tasks import parse
 from ..tasks.history import LOST, OnDisk, folder_of, lost
 from ..tasks.model import (
@@ -180,7 +180,9 @@ def show(found: Result, *, as_json: bool) -> int:
 
 
 def _write(stream: Any, text: str) -> None:
+    """What a task printed; at a terminal as text, as it may be looked at long after it ran."""
     if text:
+        text = harmless(text.replace("\r\n", "\n")) if stream.isatty() else text
         stream.write(text if text.endswith("\n") else f"{text}\n")
         stream.flush()
 
@@ -389,7 +391,7 @@ def listed(name: str, *, as_json: bool) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[4]]).rstrip())
+        click.echo(harmless("  ".join([*cells, row[4]]).rstrip()))
 
 
 def _settled(summary: Summary) -> Summary:
