@@ -42,6 +42,7 @@ VERBS = {
     "rm": ("rm", "Remove sandboxes that are kept."),
     "unit": ("unit", "Print a systemd unit for a sandbox that is kept."),
     "verify": ("verify", "Attack a sandbox on this host, and say what held."),
+    "demo": ("demo", "Show an agent at work in a machine, and what it cannot do there"),
     "doctor": ("doctor", "Show what this host gives, what is missing, how to get it."),
     "config": ("config", "Write, show and describe the configuration."),
     "trust": ("trust", "Accept this project's corral.toml as it is now."),

@@ -40,7 +40,7 @@ class Conversation:
                 yield from self._request(record)
             case "response":
                 yield from _body(record.get("body"), record)
-                yield click.style(_INDENT + _ending(record), dim=True)
+                yield click.style(_INDENT + ending(record), dim=True)
             case "refused":
                 yield ""
                 yield click.style(_title(record), bold=True)
@@ -241,7 +241,7 @@ def _said(who: str, text: Any) -> Iterator[str]:
         yield f"{_INDENT * 3}... {rest} more characters"
 
 
-def _ending(record: dict[str, Any]) -> str:
+def ending(record: dict[str, Any]) -> str:
     """Status, time, tokens and money, in one line."""
     parts = []
     if record.get("ended") != "complete":
