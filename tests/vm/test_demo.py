@@ -34,10 +34,10 @@ def test_the_demonstration_works_is_refused_and_leaves_nothing(tmp_path: Path) -
     logged = {
         each["name"]: each["verdict"]
         for each in outcome["connections"]
-        if each["verdict"] in ("allowed", "refused")
+        if each["verdict"] in ("allowed", "denied")
     }
     assert logged.pop("anthropic.corral.internal") == "allowed"
-    assert set(logged.values()) == {"refused"}
+    assert set(logged.values()) == {"denied"}
     assert {"exfiltration.example", "example.com", "metadata.google.internal"} <= set(logged)
     requests = [each for each in outcome["exchanges"] if each["kind"] == "request"]
     assert len(requests) == 12  # three steps of work, eight attempts, the last word

@@ -144,7 +144,7 @@ def _print_attempt(attempt: Judged) -> None:
 def _print_network(outcome: Outcome) -> None:
     from .connections import row
 
-    refused = [each for each in outcome.connections if each.get("verdict") == "refused"]
+    refused = [each for each in outcome.connections if each.get("verdict") == "denied"]
     others = [each for each in outcome.connections if each.get("verdict") == "allowed"]
     click.echo()
     click.secho("The network's log", bold=True)

@@ -74,7 +74,7 @@ def went_out(connections: Iterable[Mapping[str, object]], gateway: str) -> tuple
     return tuple(
         f"{printable(str(each.get('name')))}:{each.get('port')} was {each.get('verdict')}"
         for each in connections
-        if each.get("verdict") != "refused" and each.get("name") != gateway
+        if each.get("verdict") != "denied" and each.get("name") != gateway
     )
 
 
