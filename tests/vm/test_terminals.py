@@ -158,6 +158,79 @@ def test_what_a_hostile_program_says_reaches_a_real_terminal_as_drawing_only(app
     corral("attach", app, "hostile", "--kill")
 
 
+def shown_by_tmux(name: str, pane: str, until: str) -> str:
+    """What a pane shows, once it shows `until`."""
+    deadline = time.monotonic() + 40
+    while True:
+        argv = ["tmux", "-L", f"corral-{name}", "capture-pane", "-p", "-t", f"={name}:{pane}"]
+        finished = subprocess.run(argv, capture_output=True, text=True, timeout=10)
+        if finished.returncode == 0 and until in finished.stdout:
+            return finished.stdout
+        assert time.monotonic() < deadline, finished
+        time.sleep(0.2)  # tmux tells nobody
+
+
+def test_agents_are_shown_side_by_side_and_outlive_tmux(
+    app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))  # so that no other tmux is met
+    theirs = tmp_path / "home"
+    theirs.mkdir()
+    (theirs / ".tmux.conf").write_text("set -g status-left THEIRS\n")
+    monkeypatch.setenv("HOME", str(theirs))
+    corral("tmux", app, "--detach")
+    corral("tmux", app, "--detach")  # it is there already
+    tmux = ["tmux", "-L", f"corral-{app}"]
+    listed = ["list-panes", "-s", "-F", "#{window_name} #{@corral} #{pane_dead}", "-t", f"={app}"]
+    panes = subprocess.run([*tmux, *listed], capture_output=True, text=True, check=True).stdout
+    assert panes.splitlines() == ["agents agent 1 0", "log events 0", "console console 0"]
+    left = subprocess.run(
+        [*tmux, "show-options", "-gv", "status-left"], capture_output=True, text=True, check=True
+    )
+    assert left.stdout == f" {app} \n"
+    subprocess.run([*tmux, "send-keys", "-t", f"={app}:agents", "echo in-$((40+2))", "Enter"])
+    shown_by_tmux(app, "agents", "in-42")
+    shown_by_tmux(app, "log", "command 1")
+    assert "in-42" in corral("tmux", app, "--capture", "1")
+    with terminal(tmp_path, ["tmux", app], rows=40, columns=160) as person:
+        person.expect("in-42")
+        person.expect("C-b d leave")
+        person.type("\x02d")
+        assert person.wait() == 0
+    sockets = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_socket()]
+    assert sockets == [f"tmux-{os.getuid()}/corral-{app}"]
+    corral("tmux", app, "--kill")
+    assert subprocess.run([*tmux, "ls"], capture_output=True).returncode == 1
+    assert "main" in [each["session"] for each in sessions(app)]
+    screen(app, until="in-42")
+    assert "there is no tmux session" in corral_says("tmux", app, "--kill")
+
+
+def corral_says(*arguments: str) -> str:
+    """What it says to a person."""
+    finished = subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert finished.returncode == 0
+    return finished.stderr
+
+
+def test_tmux_ends_with_the_sandbox(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    folder = tmp_path_factory.mktemp("work") / "short"
+    folder.mkdir()
+    corral("up", "-d", cwd=folder)
+    corral("tmux", "short", "--detach")
+    shown_by_tmux("short", "log", "running")
+    corral("rm", "-f", "short")
+    deadline = time.monotonic() + 20
+    while subprocess.run(["tmux", "-L", "corral-short", "ls"], capture_output=True).returncode == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_a_flood_nobody_reads_is_bounded_and_stops_nobody(app: str) -> None:
     corral("attach", app, "flood", "-d", "--", "yes", "x" * 60)
     began = time.monotonic()

@@ -13,6 +13,7 @@ VERBS = {
     "exec": ("exec", "Run a command in a sandbox that is kept."),
     "shell": ("shell", "Open a shell in a sandbox that is kept."),
     "attach": ("attaching", "Open a terminal of an agent that stays when you leave it."),
+    "tmux": ("tmux", "Show all agents of a sandbox side by side."),
     "replay": ("replay", "Play a recording of an agent's terminal."),
     "task": ("task", "Give an agent of a sandbox a task."),
     "diff": ("diff", "Show what a sandbox under review has changed."),

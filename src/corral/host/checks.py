@@ -109,6 +109,18 @@ def check_mke2fs(facts: Facts) -> Check:
     )
 
 
+def check_tmux(facts: Facts, libtmux: str | None) -> Check:
+    """What `corral tmux` needs, and nothing else. libtmux: its version, if it is installed."""
+    if facts.tmux is None:
+        lacking = _missing("tmux", facts)
+        finding = "tmux is not installed; `corral tmux` needs it"
+        return Check("tmux", "warn", finding, lacking.hint, lacking.fix)
+    if libtmux is None:
+        finding = f"{facts.tmux.argv[-1]}; for `corral tmux`: pip install 'corral[tmux]'"
+        return Check("tmux", "ok", finding)
+    return Check("tmux", "ok", f"{facts.tmux.argv[-1]}, libtmux {libtmux}")
+
+
 def check_kernel(readable: str | None, *, can_fetch: bool) -> Check:
     """The guest's kernel. readable: the host's kernel image, where it and its modules are."""
     if readable is not None:

@@ -47,6 +47,7 @@ def judge(facts: Facts, system: System) -> list[Check]:
         doors.check_certificates(doors.bundle(system)),
         doors.check_secrets(),
         doors.check_keyring(),
+        checks.check_tmux(facts, doors.installed_version("libtmux")),
         checks.check_memory(facts.memory, min(available_memory(system), facts.memory)),
         checks.check_cpus(facts.cpus),
         checks.check_limits(facts),

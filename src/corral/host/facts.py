@@ -29,6 +29,7 @@ from .programs import (
     find_bwrap,
     find_mke2fs,
     find_qemu,
+    find_tmux,
     find_virtiofsd,
     parse_version,
 )
@@ -71,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     apparmor: AppArmor
     usr_owner: int = 0
     mke2fs: Program | None = None
+    tmux: Program | None = None
     cgroups: Cgroups = Cgroups()
 
     @property
@@ -151,6 +153,7 @@ def measure(
         apparmor=find_apparmor(system),
         usr_owner=_owner(system.path("/usr")),
         mke2fs=find_mke2fs(system),
+        tmux=find_tmux(system),
         cgroups=find_cgroups(system),
     )
     new.programs = versions.used

@@ -23,6 +23,7 @@ PROGRAMS = {
     "bwrap": Wanted("bubblewrap", "confines every process that corral starts on this machine"),
     "virtiofsd": Wanted("virtiofsd", "shares folders with the virtual machine"),
     "mke2fs": Wanted("mke2fs (e2fsprogs)", "makes the file system of a sandbox's disk"),
+    "tmux": Wanted("tmux", "shows agents side by side"),
 }
 
 # Distribution (os-release ID or ID_LIKE) -> architecture-dependent names are in _by_arch below.
@@ -74,6 +75,8 @@ def packages_for(programs: Iterable[str], release: OsRelease, arch: str) -> tupl
 def _package(program: str, family: str, release: OsRelease, arch: str) -> str:
     if program == "mke2fs":
         return "e2fsprogs"  # everywhere
+    if program == "tmux":
+        return "tmux"  # everywhere
     first = _FIRST_WITH_VIRTIOFSD.get(release.id)
     version = parse_version(release.version_id)
     if program == "virtiofsd" and first is not None and version and version < first:

@@ -135,6 +135,12 @@ def find_mke2fs(system: System) -> Program | None:
     return Program((binary,), "", binds_of(binary)) if binary else None
 
 
+def find_tmux(system: System) -> Program | None:
+    """tmux, which runs on the host as it is; it prints its version like no other."""
+    binary = system.which("tmux")
+    return Program((binary,), "", binds_of(binary)) if binary else None
+
+
 def find_virtiofsd(system: System, versions: Versions, qemu: Program | None) -> Virtiofsd | None:
     """A virtiofs daemon, the Rust one where both are there.
 

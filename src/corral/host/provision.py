@@ -32,6 +32,7 @@ def missing(facts: Facts, wanted: Sequence[str]) -> tuple[str, ...]:
         "bwrap": facts.bwrap,
         "virtiofsd": facts.virtiofsd,
         "mke2fs": facts.mke2fs,
+        "tmux": facts.tmux,
     }
     return tuple(program for program in wanted if present[program] is None)
 
