@@ -17,6 +17,7 @@ from . import agent as agents
 from . import boot, carrier, linux, wire
 from .agent import plain
 from .commands import RPC_FAILED, Command, Commands
+from .debug import Shells
 from .forwarder import Forwarder
 from .jails import Jails
 from .loop import READ, WRITE, Loop
@@ -43,6 +44,7 @@ class Supervisor:
         self._stranded: list[Commands] = []  # of hosts before this one
         self.forwarder = Forwarder(loop, self._channel)
         self.jails = Jails(loop, self)
+        self.debug = Shells(loop, self.jails)
         self._children: dict[int, Command] = {}
         self._events = boot.DeviceEvents()
         self._methods = {
@@ -65,6 +67,7 @@ class Supervisor:
             "attach": self._attach,
             "identify": self._identify,
             "dial": self._dial,
+            "debug": self.debug.listen,
         }
         loop.watch(port, READ, self._readable)
 
@@ -324,8 +327,13 @@ class Supervisor:
         return {}
 
     def all_commands(self) -> list[Commands]:
-        """This host's, and those that earlier hosts have left."""
-        return [self._commands, *self._stranded]
+        """This host's, those that earlier hosts have left, debug shells."""
+        return [self._commands, *self._stranded, self.debug]
+
+    def beat(self) -> None:
+        """Now and then: see to what should have said something."""
+        self.jails.beat()
+        self.debug.beat()
 
     def answer(self, request: int) -> None:
         """Tell the host that what it asked for is done."""
@@ -396,7 +404,7 @@ def serve() -> None:
         supervisor.reap()
 
     loop.watch(wake_read, READ, woken)
-    loop.every(BEAT, supervisor.jails.beat)
+    loop.every(BEAT, supervisor.beat)
     supervisor.tell("ready", {"version": wire.VERSION, "kernel": os.uname().release})
     supervisor.flush()
     loop.run(supervisor.flush)

@@ -33,6 +33,7 @@ KEYS = {
     "limit_io_read": "limits.io_read",
     "limit_io_write": "limits.io_write",
     "checkpoints": "machine.checkpoints",
+    "debug_shell": "machine.debug_shell",
     "read_only": "workspace.read_only",
     "review": "workspace.review",
     "mask": "workspace.mask",
@@ -316,6 +317,12 @@ _SANDBOX = (
         is_flag=True,
         default=None,
         help="Let it be checkpointed and forked; needs QEMU 10 and virtiofsd 1.13.",
+    ),
+    click.option(
+        "--debug-shell",
+        is_flag=True,
+        default=None,
+        help="A shell of each agent at a vsock port; needs --carrier vsock.",
     ),
     click.option("--limit-memory", metavar="SIZE", help="The most memory of the host it may use."),
     click.option(

@@ -62,13 +62,13 @@ def open_all(name: str) -> None:
 
 def _fill(made: libtmux.Window, window: tmux.Window) -> None:
     """The further panes of a window that has its first."""
-    panes = [made.active_pane]
+    shown = made.active_pane
+    assert shown is not None
+    shown.cmd("set-option", "-p", "@corral", window.panes[0].title)
     for pane in window.panes[1:]:
-        panes.append(made.split(shell=pane.command, start_directory="/", attach=False))
+        shown = shown.split(shell=pane.command, start_directory="/", attach=False)
+        shown.cmd("set-option", "-p", "@corral", pane.title)
         made.select_layout("tiled")  # else there is no room for the next
-    for shown, wanted in zip(panes, window.panes, strict=True):
-        assert shown is not None
-        shown.cmd("set-option", "-p", "@corral", wanted.title)
 
 
 def attach(name: str) -> NoReturn:

@@ -158,6 +158,9 @@ class _Session:
                 self._plan, self._parts, self._report, console_echo=echo, keep=wanted.debug
             ) as sandbox:
                 await watch.ready()
+                for shell in sandbox.debug_shells:
+                    said = f"debug shell of agent {shell.agent}: {shell.command}"
+                    self._report(Notice(level="info", message=said))
                 return await self._command(sandbox)
         finally:
             if self._attachment.execution is not None:

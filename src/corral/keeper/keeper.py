@@ -32,6 +32,7 @@ from ..paths import log_dir
 from ..plan import Plan
 from ..policy import Publish
 from ..sandbox import AgentStatus, Execution, Usage
+from ..sandbox.debug import DebugShell
 from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
 from ..tasks.queue import Tasks
@@ -52,6 +53,7 @@ class Box(Protocol):
     """What a keeper needs of a Sandbox."""
 
     plan: Plan
+    debug_shells: tuple[DebugShell, ...]
 
     async def exec(
         self,
@@ -374,6 +376,7 @@ class Keeper:
                 {"command": each.number, "argv": list(each.argv), "since": each.since}
                 for each in self.running.values()
             ],
+            "debug_shells": msgspec.to_builtins(self.box.debug_shells) if self.box else [],
             "sessions": msgspec.to_builtins(self.sessions.listed()),
             "log_failure": next(
                 (each.failure for each in self.journals.values() if each.failure), None

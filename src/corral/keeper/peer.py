@@ -93,6 +93,7 @@ class Peer:
             await self._channel.wait_closed()
         finally:
             await self._channel.aclose()
+            self._sessions.close()
             await asyncio.gather(*(_hang_up(each) for each in self._running.values()))
 
     async def dismiss(self, problem: Problem) -> None:

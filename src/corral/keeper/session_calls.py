@@ -8,12 +8,13 @@ from typing import Any
 
 from ..channel import Stream
 from ..channel.server import ServedChannel
-from ..errors import ChannelError, CorralError, ExecError, UsageError
+from ..errors import ChannelError, CorralError, ExecError, SandboxStateError, UsageError
 from ..terminals.screen import bounded
 from . import messages
 from .sessions import Session, Sessions, Spawn, Viewer
 
 _MAX_TYPED = 1 << 16  # bytes of one `session-type`
+_TYPING_SECONDS = 10.0  # for the program to read them
 
 Method = Callable[[dict[str, Any]], Coroutine[object, object, Any]]
 Refuse = Callable[[int, CorralError], None]
@@ -28,6 +29,7 @@ class SessionCalls:
         self._refuse = refuse
         self._attached: dict[int, tuple[Session, Viewer]] = {}
         self._taken: set[int] = set()
+        self._listening: set[asyncio.Task[None]] = set()
         self.methods: dict[str, Method] = {
             "sessions": self._list,
             "session-open": self._open,
@@ -36,6 +38,11 @@ class SessionCalls:
             "session-capture": self._capture,
             "session-end": self._end,
         }
+
+    def close(self) -> None:
+        """The client is gone, also if it was still typing what nobody reads."""
+        for task in self._listening:
+            task.cancel()
 
     def requested(
         self, channel: ServedChannel, request: int, params: dict[str, Any]
@@ -63,9 +70,11 @@ class SessionCalls:
         self._attached[call.attachment] = (session, viewer)
         channel.answer(request, {})
         work = [asyncio.ensure_future(each) for each in (viewer.show(), viewer.listen())]
+        self._listening.add(work[1])
         try:
             await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._listening.discard(work[1])
             for each in work:
                 each.cancel()
             session.detach(viewer)
@@ -111,7 +120,15 @@ class SessionCalls:
         data = call.data.encode("latin-1", "replace")
         if len(data) > _MAX_TYPED:
             raise UsageError(f"no more than {_MAX_TYPED} bytes can be typed at once.")
-        await self._sessions.find(call.agent, call.session).type(data)
+        session = self._sessions.find(call.agent, call.session)
+        try:
+            async with asyncio.timeout(_TYPING_SECONDS):
+                await session.type(data)
+        except TimeoutError:
+            raise SandboxStateError(
+                f"the program of the session {session.name} does not read what is typed.",
+                hint="See what it does: corral attach NAME --capture",
+            ) from None
 
     async def _capture(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read(params, messages.SessionCall)

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -361,7 +361,11 @@ class Sessions:
 
     async def hang_up(self) -> None:
         """The sandbox ends: tell all programs as terminals do, since shells ignore SIGTERM."""
-        for session in [found for found in self._sessions.values() if found]:
-            with contextlib.suppress(CorralError, TimeoutError):
-                async with asyncio.timeout(_HANG_UP_SECONDS):
-                    await session.hang_up()
+        found = [session for session in self._sessions.values() if session]
+        await asyncio.gather(*(_bounded(session.hang_up()) for session in found))
+
+
+async def _bounded(work: Awaitable[None]) -> None:
+    with contextlib.suppress(CorralError, TimeoutError):
+        async with asyncio.timeout(_HANG_UP_SECONDS):
+            await work

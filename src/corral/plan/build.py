@@ -78,6 +78,7 @@ def build(
         kernel=spec.machine.kernel,
         notes=spec.warnings,
         disk=_disk(spec, facts),
+        debug_shell=_debug_shell(spec),
         limits=limits.build(spec.limits, facts.cgroups, layout.workspace.disk),
         network=spec.network,
         gateways=spec.gateways,
@@ -161,6 +162,16 @@ def _accel(spec: Spec, facts: Facts) -> Accel:
 
 def _carrier(spec: Spec) -> Carrier:
     return "vsock" if spec.machine.carrier == "vsock" else "serial"
+
+
+def _debug_shell(spec: Spec) -> bool:
+    if spec.machine.debug_shell and _carrier(spec) != "vsock":
+        raise PlanError(
+            "debug shells (--debug-shell) are reached over vsock, which this machine would not "
+            "have.",
+            hint="Add --carrier vsock, or leave --debug-shell out (machine.debug_shell).",
+        )
+    return spec.machine.debug_shell
 
 
 def _transport(spec: Spec, facts: Facts) -> Transport:

@@ -111,7 +111,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox. modules: guest kernel modules wanted, by name. later_modules: those loaded
     when asked for. disk: bytes of the disk that keeps what is written to the system; 0: none.
     setup: the guest's first message. notes: what the user should know. network, gateways,
-    secrets: what goes out, for the host's side of it."""
+    secrets: what goes out, for the host's side of it. debug_shell: of each agent, at a vsock port.
+    """
 
     name: str
     machine: Machine
@@ -123,6 +124,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str | None
     notes: tuple[str, ...]
     disk: int = 0
+    debug_shell: bool = False
     limits: HostLimits | None = None
     network: Network = Network()
     gateways: tuple[Gateway, ...] = ()

@@ -34,6 +34,7 @@ from ..proc import crash_point
 from ..templates import Template, mark_broken
 from .agents import Agents
 from .checkpoint import attach, identify, thaw
+from .debug import open_shells
 from .descriptors import connect, memfd
 from .disk import Disk
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
@@ -231,6 +232,8 @@ class Attempt:
             )
             crash_point("guest-set-up")
             await sandbox.or_lost(set_clock(channel))
+            opened = open_shells(channel, self._plan, self._machine.folder)
+            sandbox.debug_shells = await sandbox.or_lost(opened)
             crash_point("agent-up")
         except GuestError as error:
             raise BootError(f"the guest could not be set up: {error.message}.") from error

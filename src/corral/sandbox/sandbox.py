@@ -23,6 +23,7 @@ from ..plan import Plan
 from ..policy import Publish
 from .agents import Agents, AgentStatus
 from .checkpoint import save
+from .debug import DebugShell
 from .machine import Machine
 from .network import Traffic
 from .ports import Port, Ports
@@ -52,6 +53,7 @@ class Sandbox:
         command; lower ones belong to what it is a copy of.
         """
         self.ports = ports
+        self.debug_shells: tuple[DebugShell, ...] = ()
         self._traffic = traffic
         self._agents = agents
         self.plan = plan

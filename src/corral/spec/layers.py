@@ -18,6 +18,7 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     machine.p9_msize     int or text          run.pass_env         list of NAME
     machine.disk         int or text          limits.*             int or text
     machine.checkpoints  bool                 run.timeout          number (seconds) or text
+    machine.debug_shell  bool
     run.image            host                 run.tools            list of paths
     run.seccomp          default|none|path    run.seccomp_mode     errno|log|kill
     name                 text

@@ -56,6 +56,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     p9_msize: int
     cold: bool = False
     checkpoints: bool = False
+    debug_shell: bool = False
     disk: int = 0
 
 

@@ -167,6 +167,15 @@ SETTINGS: dict[str, Setting] = {
             show=show_flag,
         ),
         Setting(
+            key="machine.debug_shell",
+            option="--debug-shell",
+            variable="CORRAL_DEBUG_SHELL",
+            meaning="true: a shell of each agent at a vsock port",
+            parse=parse_flag,
+            default=False,
+            show=show_flag,
+        ),
+        Setting(
             key="workspace.read_only",
             option="--ro",
             variable="CORRAL_READ_ONLY",

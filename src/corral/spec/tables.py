@@ -88,6 +88,9 @@ class MachineTable(_Table, frozen=True, kw_only=True):
         Annotated[int | str, Meta(description="Bytes of one 9p message.", examples=["512KiB"])]
         | UnsetType
     ) = UNSET
+    debug_shell: (
+        Annotated[bool, Meta(description="A shell of each agent at a vsock port.")] | UnsetType
+    ) = UNSET
     checkpoints: (
         Annotated[
             bool,

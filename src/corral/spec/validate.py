@@ -401,6 +401,7 @@ def _machine(merged: Merged, place: Place) -> Machine:
         p9_msize=cast("int", scalar(merged, "machine.p9_msize")),
         cold=bool(scalar(merged, "machine.cold")),
         checkpoints=bool(scalar(merged, "machine.checkpoints")),
+        debug_shell=bool(scalar(merged, "machine.debug_shell")),
         disk=cast("int", scalar(merged, "machine.disk")),
     )
 

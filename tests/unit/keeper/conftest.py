@@ -26,6 +26,7 @@ from corral.plan import Plan
 from corral.policy import Publish
 from corral.sandbox import AgentStatus, Execution, Usage
 from corral.sandbox.agents import State
+from corral.sandbox.debug import DebugShell
 from corral.sandbox.ports import Port, Ports
 from corral.sandbox.run_folder import run_folder
 from corral.spec import load_spec
@@ -143,6 +144,7 @@ class ScriptedBox:
     """A sandbox whose programs are functions by name."""
 
     plan: Plan  # of no machine: nobody asks
+    debug_shells: tuple[DebugShell, ...] = ()
 
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}

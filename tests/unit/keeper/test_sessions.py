@@ -14,7 +14,7 @@ import pytest
 from corral.channel import Stream
 from corral.errors import CommandNotFoundError, SandboxStateError, StreamResetError, UsageError
 from corral.events import AgentBecame
-from corral.keeper import sessions
+from corral.keeper import session_calls, sessions
 from corral.keeper.client import Attachment, connect
 from corral.paths import log_dir
 from corral.terminals import recordings, transcripts
@@ -233,6 +233,25 @@ async def test_a_session_is_ended_with_all_that_its_program_started(opened: Kept
         assert await box.sessions() == ()
     assert opened.box.programs[1].options["agent"] == 2
     assert all(program.ended for program in opened.box.programs)
+
+
+async def test_who_types_what_nobody_reads_is_told_and_may_go(
+    opened: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_calls, "_TYPING_SECONDS", 0.2)
+    async with connect(opened.name) as other:
+        async with connect(opened.name) as box:
+            await box.open_session(MAIN, ["deaf"], size=SIZE)
+            seen = await window(box)
+            typing = asyncio.ensure_future(seen.stream.write(b"x" * 2_000_000))
+            with pytest.raises(SandboxStateError, match="does not read"):
+                while True:
+                    await other.type_in_session(MAIN, b"x" * 60000)
+            typing.cancel()
+        async with asyncio.timeout(5):
+            while (await other.sessions())[0].clients:
+                pass
+        await other.end_session(MAIN)
 
 
 async def test_programs_are_hung_up_when_the_sandbox_stops(opened: Kept) -> None:

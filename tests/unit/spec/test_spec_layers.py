@@ -145,6 +145,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_P9_CACHE": "loose",
         "CORRAL_P9_MSIZE": "64k",
         "CORRAL_CHECKPOINTS": "true",
+        "CORRAL_DEBUG_SHELL": "true",
         "CORRAL_READ_ONLY": "yes",
         "CORRAL_REVIEW": "yes",
         "CORRAL_MASK": ".env,*.key",
@@ -206,6 +207,7 @@ def test_every_variable_sets_its_setting(user: User) -> None:
     assert [secret.hosts for secret in spec.secrets] == [("api.test", "b.test:8443")]
     assert spec.machine.kernel == str(kernel) and spec.machine.cold
     assert spec.machine.p9_msize == 65536 and spec.machine.checkpoints
+    assert spec.machine.debug_shell
     assert spec.machine.disk == 20 << 30
     one, *others = spec.agents
     assert len(others) == 2 and (one.workspace, one.restart) == ("turns", "always")
