@@ -53,13 +53,15 @@ def windows(
     def run(*arguments: str) -> str:
         return shlex.join((*corral, *arguments))
 
+    # 130: somebody pressed Ctrl-C there.
+    followed = f"{run('logs', sandbox, '-f')}; [ $? -eq 130 ]"
     end = shlex.join((tmux, "-L", socket_name(sandbox), "kill-server"))
     attached = [
         Pane(f"agent {number}", run("attach", sandbox, "--agent", str(number))) for number in agents
     ]
     return (
         Window("agents", tuple(attached)),
-        Window("log", (Pane("events", f"{run('logs', sandbox, '-f')} && {end}"),)),
+        Window("log", (Pane("events", f"{followed} || {end}"),)),
         Window("console", (Pane("console", run("logs", sandbox, "--console", "-f")),)),
     )
 

@@ -18,7 +18,7 @@ def test_each_agent_has_a_pane_and_log_and_console_a_window() -> None:
     assert shlex.split(agents.panes[2].command) == [*CORRAL, "attach", "herd", "--agent", "12"]
     assert shlex.split(console.panes[0].command) == [*CORRAL, "logs", "herd", "--console", "-f"]
     assert shlex.split(log.panes[0].command) == [
-        *(*CORRAL, "logs", "herd", "-f", "&&"),
+        *(*CORRAL, "logs", "herd", "-f;", "[", "$?", "-eq", "130", "]", "||"),
         *("/usr/bin/tmux", "-L", "corral-herd", "kill-server"),
     ]
 
