@@ -170,10 +170,19 @@ def shown_by_tmux(name: str, pane: str, until: str) -> str:
         time.sleep(0.2)  # tmux tells nobody
 
 
+@pytest.fixture
+def tmux_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where sockets of tmux are, so that no other tmux is met; none is left."""
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    yield tmp_path
+    for path in tmp_path.glob("tmux-*/*"):
+        subprocess.run(["tmux", "-S", str(path), "kill-server"], capture_output=True)
+
+
 def test_agents_are_shown_side_by_side_and_outlive_tmux(
-    app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app: str, tmux_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))  # so that no other tmux is met
+    tmp_path = tmux_folder
     theirs = tmp_path / "home"
     theirs.mkdir()
     (theirs / ".tmux.conf").write_text("set -g status-left THEIRS\n")
@@ -216,9 +225,8 @@ def corral_says(*arguments: str) -> str:
 
 
 def test_tmux_ends_with_the_sandbox(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmux_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
     folder = tmp_path_factory.mktemp("work") / "short"
     folder.mkdir()
     corral("up", "-d", cwd=folder)
