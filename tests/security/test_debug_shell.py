@@ -21,10 +21,10 @@ from tests.support.corral import command, environment, left_behind
 
 def corral(*arguments: str, cwd: Path | str = "/") -> str:
     finished = subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=90
+        command(*arguments), cwd=cwd, env=environment(), capture_output=True, timeout=90
     )
     assert finished.returncode == 0, (arguments, finished.stdout, finished.stderr)
-    return finished.stdout
+    return finished.stdout.decode(errors="replace")
 
 
 @pytest.fixture(scope="module")

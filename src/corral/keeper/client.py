@@ -26,8 +26,7 @@ from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
 from . import messages
 from .door import SOCKET, peer_uid
-from .model import VERSION, Problem
-from .sessions import Info
+from .model import VERSION, Info, Problem
 from .store import Record
 
 if TYPE_CHECKING:

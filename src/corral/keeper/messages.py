@@ -50,8 +50,7 @@ from ..policy import Publish
 from ..sandbox import AgentStatus
 from ..sandbox.ports import Port
 from ..tasks.summary import Summary
-from .model import State
-from .sessions import Info
+from .model import Info, State
 
 FAILED = -32000  # JSON-RPC 2.0: implementation-defined server errors
 UNKNOWN_METHOD = -32601

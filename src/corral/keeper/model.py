@@ -91,6 +91,25 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
 
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """A session, for who lists them. since, output: seconds since 1970. title: as it calls itself.
+
+    dropped: commands to the terminal that were not given on.
+    """
+
+    agent: int
+    session: str
+    command: int
+    argv: tuple[str, ...]
+    since: float
+    output: float
+    size: tuple[int, int]
+    clients: int
+    title: str
+    dropped: int
+    recording: str | None
+
+
 def planning_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What `corral.plan` looks at of the user's environment; nothing else is kept."""
     return {

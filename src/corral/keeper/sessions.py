@@ -19,13 +19,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from ..channel import Execution, Stream
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError, UsageError
 from ..spec.values import NAME_PATTERN
 from ..terminals.emulator import Emulator
+from .model import Info
 from .recorded import SLICE, Recorded, Recordings
 from .running import Running
 
@@ -51,25 +50,6 @@ class Starter(Protocol):
 
     def forget(self, running: Running) -> None:
         """It is none any more."""
-
-
-class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """A session, for who lists them. since, output: seconds since 1970. title: as it calls itself.
-
-    dropped: commands to the terminal that were not given on.
-    """
-
-    agent: int
-    session: str
-    command: int
-    argv: tuple[str, ...]
-    since: float
-    output: float
-    size: tuple[int, int]
-    clients: int
-    title: str
-    dropped: int
-    recording: str | None
 
 
 class Viewer:

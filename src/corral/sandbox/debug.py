@@ -69,9 +69,11 @@ def _plain(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def command(socket: str, port: int, secret: str) -> str:
-    """What a person types. printf is the shell's own: the secret is in no list of processes."""
-    said = shlex.quote(f"CONNECT {port}\\n{secret}\\n")
+    """What a person types. printf is the shell's own: the secret is in no list of processes.
+
+    vhost-device-vsock overlooks what comes before it has said OK, hence the wait.
+    """
     return (
-        f"stty raw -echo; {{ printf {said}; cat; }} | "
+        f"stty raw -echo; {{ printf 'CONNECT {port}\\n'; sleep 1; printf '{secret}\\n'; cat; }} | "
         f"socat - {shlex.quote(f'UNIX-CONNECT:{socket}')}; stty sane"
     )

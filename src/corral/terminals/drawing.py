@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from .screen import Row, Screen
+if TYPE_CHECKING:
+    from .screen import Row, Screen
 
 # To the plainest state that each terminal knows, before and after: modes that change what is drawn
 # or what keys send, the character set, the way to write, the shape of the cursor.
