@@ -68,6 +68,7 @@ def test_who_knows_the_secret_gets_a_shell_of_the_agents_and_nobody_else(
             client.sendall(f"{wrong}\nid\n".encode())
             assert said(client) == b""
     with connected(shell) as client:
+        said(client, b"\n")
         client.sendall(
             f"{secret}\necho $((6*7))-$(id -u)-$(hostname)-$(ls /proc | wc -l); tty\n".encode()
         )
