@@ -126,7 +126,7 @@ _scalars = st.one_of(st.integers(), st.text(max_size=10), st.booleans(), st.list
 def test_nothing_but_a_config_error_comes_of_any_value(table: str, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(TABLES[table].__struct_fields__))
     value = json.dumps(data.draw(_scalars))
-    header = f"[[{table}]]" if table == "share" else f"[{table}]"
+    header = f"[[{table}]]" if table in ("share", "agent") else f"[{table}]"
     try:
         parse(f"{header}\n{field} = {value}\n".encode("utf-8", "replace"))
     except ConfigError as error:
