@@ -197,7 +197,9 @@ async def test_an_agent_that_forks_without_end_takes_its_own_share(sandbox: Sand
     assert (await status(sandbox, VICTIM)).state == "working"
     await bomb.end()
     assert (await bomb.wait()) == 137
-    assert ((await status(sandbox, ATTACKER)).pids or 0) < 10, "all of it, by the end of one"
+    async with asyncio.timeout(30):  # what is killed counts until the jail has heard of it
+        while ((await status(sandbox, ATTACKER)).pids or 0) > 10:
+            await served(sandbox)
 
 
 ALL_MEMORY = "held = []\nwhile True:\n    held.append(bytearray(b'x' * (1 << 20)))"
