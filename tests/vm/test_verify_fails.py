@@ -13,6 +13,7 @@ from corral.host import Facts, measure
 from corral.policy import Gateway, Network
 from corral.policy.rules import parse_rules
 from corral.verify import select
+from corral.verify.probes.neighbours import SET_UP
 from corral.verify.run import judged
 from corral.verify.scenes import CANARY, Inside, Networked, Staged, variables
 from corral.verify.servers import Servers
@@ -161,3 +162,11 @@ async def test_a_log_that_is_open_to_others_is_seen(weak_network: WeakNetwork) -
         assert "open to others" in await seen(weak_network, "key-in-logs-and-transcripts")
     finally:
         path.chmod(0o600)
+
+
+@pytest.mark.parametrize("name", ["neighbours-files", "neighbours-memory", "neighbours-sockets"])
+async def test_what_an_agent_has_of_another_is_seen(weak_network: WeakNetwork, name: str) -> None:
+    """As if both were in one jail: the second one's things are in the first one's."""
+    await weak_network.jail(SET_UP.replace("WHO", "two"))
+    weak_network.neighbours = True
+    assert "another agent's" in await seen(weak_network, name)

@@ -21,6 +21,7 @@ _TEXTS = {
         "own-machine": "A sandbox has a kernel of its own and the devices that were asked for",
         "filter": "No process of a jail escapes its filter",
         "jail": "A jail keeps what is in it away from the guest",
+        "neighbours": "Nothing of one agent is within reach of another",
         "no-network": "Without a policy that allows it nothing is reached",
     },
     "What goes out": {

@@ -20,7 +20,7 @@ from ..plan.model import AGENT_UID_BASE
 from ..policy import Gateway, Key, Network, Secret
 from ..policy.rules import parse_address, parse_publish, parse_rules
 from ..sandbox import Sandbox, make_plan, prepare, start
-from ..spec import Spec, load_spec
+from ..spec import AgentSpec, Spec, load_spec
 from . import inside
 from .model import NotTried
 from .processes import descendants, start_time
@@ -144,7 +144,8 @@ class Networked(Inside):
     """A sandbox with servers of verify's own: GOOD is allowed, BAD is not, both lead to loopback.
 
     It has gateways (to servers.model) and, where interception is installed, a secret (for SECRET,
-    and for FORGED, whose server nobody has certified). tell: who waits for what it drew.
+    and for FORGED, whose server nobody has certified), and two agents on one workspace. tell: who
+    waits for what it drew.
     """
 
     GOOD, BAD, SECRET, FORGED = "good.test", "bad.test", "secret.test", "forged.test"
@@ -159,6 +160,7 @@ class Networked(Inside):
         spec = load_spec(workspace, settings, dict(environ), capacity=capacity(), alone=True)
         spec = msgspec.structs.replace(
             spec,
+            agents=(AgentSpec(number=1), AgentSpec(number=2)),
             network=self.network(servers),
             gateways=self.gateways(servers),
             secrets=(self.secret(servers),) if servers.authority is not None else (),
@@ -167,6 +169,16 @@ class Networked(Inside):
         self.servers = servers
         self.shown: set[str] = set()  # what was shown to work where it is allowed
         self.tell: asyncio.Future[dict[str, str]] | None = None
+        self.neighbour: Runner  # in agent 2's jail
+        self.neighbours = False  # both agents have what `probes.neighbours` looks for
+
+    @contextlib.asynccontextmanager
+    async def running(self, environ: Mapping[str, str], report: Report) -> AsyncIterator[None]:
+        """As any; with a second agent."""
+        async with super().running(environ, report):
+            self.neighbour = Runner(self.sandbox, 2)
+            yield
+            await self.neighbour.close()
 
     async def tell_identity(self) -> None:
         """Tell whoever waits for it what this sandbox drew."""

@@ -10,6 +10,7 @@ from . import (
     jail,
     limits,
     names,
+    neighbours,
     network,
     reviews,
     secret,
@@ -29,4 +30,4 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies, egress, reviews, through)  # into families of other files
+_DECLARES = (copies, egress, neighbours, reviews, through)  # into families of other files
