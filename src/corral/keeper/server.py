@@ -46,9 +46,9 @@ class Server:
                     hint="Set XDG_RUNTIME_DIR to a folder of yours with a short name.",
                 ) from error
             listener.setblocking(False)
-            self._spawn(self._accept(listener), "accept")
-            self._spawn(self._keeper.syncing.run(), "sync")
             try:
+                self._spawn(self._accept(listener), "accept")
+                self._spawn(self._keeper.syncing.run(), "sync")
                 yield
             finally:
                 path.unlink(missing_ok=True)

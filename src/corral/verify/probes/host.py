@@ -399,7 +399,8 @@ async def keeper_of_another(scene: Ground) -> str:
     hello = Hello(
         version=1, name="verify", state="running", accel="", carrier="", user="", workdir="/"
     )
-    keeper = types.SimpleNamespace(name="verify", state="running")
+    idle = types.SimpleNamespace(run=lambda: asyncio.sleep(0))
+    keeper = types.SimpleNamespace(name="verify", state="running", syncing=idle, sessions=None)
     server = Server(cast(Keeper, keeper), lambda: hello)
     folder = scene.folder("keeper")
     path = folder / SOCKET
