@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support import golden as golden_files
 from tests.support import leftovers
+
+# How long an example takes depends on how busy the host is.
+hypothesis.settings.register_profile(
+    "busy", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 

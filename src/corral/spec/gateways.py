@@ -17,7 +17,7 @@ from .network_settings import (
     parse_secret_hosts,
     secret_host,
 )
-from .tables import GatewayTable, SecretTable
+from .tables.keys import GatewayTable, SecretTable
 from .text import has_control, nearest, printable
 from .values import Base
 

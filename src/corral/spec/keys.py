@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 from ..errors import ConfigError
 from ..policy import Key
 from .credentials import refuse_credential
-from .tables import KeyTable
+from .tables.keys import KeyTable
 from .text import has_control, printable
 from .values import VARIABLE_NAME, Base, expand
 

@@ -1,7 +1,7 @@
 """The model: the resolved Spec that planning gets, plain, frozen, complete.
 
 It is what is left when all layers are merged and every value is checked; what files may say is
-in tables.py.
+in tables.
 """
 
 from __future__ import annotations

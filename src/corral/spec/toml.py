@@ -23,9 +23,8 @@ from .tables import (
     NAMED_TABLES,
     TABLES,
     ConfigTable,
-    GatewayTable,
-    SecretTable,
 )
+from .tables.keys import GatewayTable, SecretTable
 from .text import nearest, printable, toml_key
 from .values import Base, variable
 

@@ -131,7 +131,7 @@ def test_a_flood_of_events_ends_and_the_result_is_still_told() -> None:
 
 @pytest.mark.parametrize("form", OUTPUT_FORMATS)
 @given(data=st.lists(st.binary(max_size=200) | st.just(b'{"type":"assistant","message":1}\n')))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_bytes_break_a_reader(form: Any, data: list[bytes]) -> None:
     reader = Reader(form)
     for part in data:
@@ -162,7 +162,7 @@ JSON = st.recursive(
         JSON,
     ),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_shape_of_a_message_breaks_a_reader(form: Any, kind: str, rest: Any) -> None:
     for event in read(form, {"type": kind, **rest}):
         assert isinstance(event, OutputEvent)

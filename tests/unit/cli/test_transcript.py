@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli.conversation import Conversation
@@ -161,7 +161,6 @@ JSON = st.recursive(
         max_size=4,
     )
 )
-@settings(deadline=None)
 def test_no_record_makes_it_fail_or_drives_a_terminal(records: list[dict[str, Any]]) -> None:
     for record in records:
         if isinstance(record.get("agent"), list | dict):

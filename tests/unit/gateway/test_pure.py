@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.gateway import usage as usages
@@ -44,7 +44,6 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     st.lists(st.one_of(st.sampled_from(KEYS), st.text("aksb-/3", max_size=9)), max_size=12),
     st.lists(st.integers(0, 400), max_size=12),
 )
-@settings(deadline=None)
 def test_no_credential_passes_wherever_it_is_cut(words: list[str], cuts: list[int]) -> None:
     whole = "".join(words).encode()
     redactor = Redactor(Secrets(KEYS))
@@ -123,7 +122,6 @@ def test_an_answer_that_was_cut_off_is_counted_by_what_came() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_no_answer_makes_it_fail(data: bytes) -> None:
     for kind in ("messages", "chat", "responses", "other"):
         gatherer = answer(kind)
@@ -153,7 +151,6 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=6))
-@settings(deadline=None)
 def test_no_event_makes_it_fail(said: list[object]) -> None:
     for kind in ("messages", "chat", "responses"):
         gatherer = answer(kind)
@@ -331,7 +328,6 @@ def test_no_path_leads_out_of_what_is_known(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("gateway", [GATEWAY, CHAT])
 @given(data=st.binary(max_size=200))
-@settings(deadline=None)
 def test_no_body_makes_it_fail(gateway: Gateway, data: bytes) -> None:
     for kind in ("messages", "chat", "other"):
         try:

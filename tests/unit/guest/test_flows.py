@@ -54,7 +54,7 @@ def test_output_passes_and_ends_with_the_last_writer(bench: Bench) -> None:
     assert ends == [False]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, 70_000), max_size=12))
 def test_whatever_sizes_are_written_arrive_in_order(sizes: list[int]) -> None:
     bench = Bench()

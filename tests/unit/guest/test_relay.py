@@ -208,7 +208,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions=ACTIONS, program_first=st.booleans())
 def test_whatever_is_said_in_whichever_order_arrives(
     actions: list[tuple[str, int]], program_first: bool

@@ -67,14 +67,14 @@ def shown(entry: Entry) -> list[object]:
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 3000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_written_reads_back_whatever_the_pieces(content: list[Entry], piece: int) -> None:
     expected = [(*shown(entry), b"x" * entry.size) for entry in content]
     assert parsed(archive(content), piece) == expected
 
 
 @given(st.lists(entries, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_standard_library_reads_the_same(content: list[Entry]) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive(content))) as found:
         assert [
@@ -99,7 +99,7 @@ def test_what_the_standard_library_writes_is_read(form: int) -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(1, 700))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_noise_is_an_archive_error_or_nothing(noise: bytes, piece: int) -> None:
     reader = Reader()
     with contextlib.suppress(ArchiveError):
@@ -108,7 +108,7 @@ def test_noise_is_an_archive_error_or_nothing(noise: bytes, piece: int) -> None:
 
 
 @given(st.lists(entries, min_size=1, max_size=3), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_archive_never_does_more_than_fail(
     content: list[Entry], data: st.DataObject
 ) -> None:

@@ -535,9 +535,7 @@ PARAMS = st.dictionaries(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(METHODS, PARAMS), max_size=6), st.binary(max_size=64))
 async def test_no_sequence_of_requests_ends_the_keeper(
     kept: Kept, requests: list[tuple[str, dict[str, object]]], tail: bytes

@@ -74,9 +74,7 @@ def consistent(tree: dict[str, object]) -> bool:
 TREE = st.dictionaries(PATH, WHAT, max_size=6).filter(consistent)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=TREE, new=TREE, kept=st.booleans())
 def test_git_makes_the_new_tree_of_the_old_one(
     tmp_path_factory: object, old: dict[str, object], new: dict[str, object], kept: bool
@@ -90,7 +88,7 @@ def test_git_makes_the_new_tree_of_the_old_one(
     shutil.rmtree(folder)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(old=TEXT, new=TEXT)
 def test_the_blocks_that_differ_make_one_text_of_the_other(old: bytes, new: bytes) -> None:
     a, b = lines_of(old), lines_of(new)

@@ -60,7 +60,7 @@ def unpack(data: bytes, target: Path, piece: int = 1 << 20) -> None:
 
 
 @given(st.one_of(hostile, trees), st.integers(1, 2000), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_archive_reaches_beyond_its_target(
     entries: list[Entry], piece: int, there: bool
 ) -> None:
@@ -93,7 +93,7 @@ def test_no_archive_reaches_beyond_its_target(
 
 
 @given(trees)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_passes_here_passes_the_standard_librarys_filter(entries: list[Entry]) -> None:
     """Held against another's judgement (tarfile.data_filter, PEP 706)."""
     with tempfile.TemporaryDirectory() as base:

@@ -190,7 +190,7 @@ async def test_a_listing_that_makes_no_sense_is_one_error(listing: bytes) -> Non
 
 
 @given(st.binary(max_size=300), st.binary(max_size=100), st.integers(0, 255))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_noise_is_an_error_of_ours_or_an_answer(out: bytes, err: bytes, status: int) -> None:
     async def ask() -> None:
         for call in (lying(out, err, status).list("d"), lying(out, err, status).stat("f")):

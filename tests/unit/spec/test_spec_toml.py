@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from corral.errors import ConfigError
 from corral.spec.schema import json_schema
 from corral.spec.settings import SETTINGS
-from corral.spec.tables import NAMED_TABLES, TABLES, KeyTable
+from corral.spec.tables import NAMED_TABLES, TABLES
+from corral.spec.tables.keys import KeyTable
 from corral.spec.text import toml_string
 from corral.spec.toml import line_of, parse_document
 from corral.spec.values import Base, NamedShare

@@ -173,7 +173,7 @@ ANYTHING = st.binary(max_size=200) | st.text(
 ).map(str.encode)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(ANYTHING, max_size=4))
 def test_nothing_but_drawing_is_given_on_whatever_is_written(pieces: list[bytes]) -> None:
     found = Emulator(ROWS, COLUMNS)
@@ -184,7 +184,7 @@ def test_nothing_but_drawing_is_given_on_whatever_is_written(pieces: list[bytes]
     assert all(len(row.chars) == len(row.styles) == COLUMNS for row in found.screen.lines)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PROGRAMS)
 def test_who_watches_sees_what_the_program_shows(program: str) -> None:
     original, watcher = Emulator(ROWS, COLUMNS), Emulator(ROWS, COLUMNS)
@@ -192,7 +192,7 @@ def test_who_watches_sees_what_the_program_shows(program: str) -> None:
     assert state(watcher) == state(original)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PROGRAMS, PROGRAMS)
 def test_who_joins_later_sees_the_same(before: str, rest: str) -> None:
     original, joins = emulator(before), emulator("something\x1b[31m else\x1b[2;4r\x1b[?7l")
@@ -202,7 +202,7 @@ def test_who_joins_later_sees_the_same(before: str, rest: str) -> None:
     assert state(joins) == state(original)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PROGRAMS, st.integers(1, 12), st.integers(2, 30))
 def test_a_window_of_another_size_shows_the_part_that_it_has_room_for(
     program: str, rows: int, columns: int
@@ -226,7 +226,7 @@ PLAIN_SEQUENCES = st.builds(
 ) | st.builds(lambda y, x: f"\x1b[{y};{x}H", st.integers(1, 7), st.integers(1, 21))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PLAIN_WORDS | PLAIN_SEQUENCES, max_size=25))
 def test_plain_programs_look_as_in_another_emulator(program: list[str]) -> None:
     other = pyte.Screen(COLUMNS, ROWS)

@@ -6,7 +6,7 @@ import json
 import stat
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli.playing import Player, text
@@ -104,7 +104,6 @@ def test_what_is_damaged_is_left_out() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60).map(lambda line: line + b"\n"), max_size=5))
 def test_any_file_can_be_read(lines: list[bytes]) -> None:
     list(text(cast.read([HEAD, *lines])))
