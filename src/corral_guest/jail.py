@@ -113,26 +113,28 @@ def enter(setup: dict[str, Any], pause: int, cgroup: str, control: socket.socket
         os.setsid()
         _join(cgroup)
         home = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        most = os.sysconf("SC_OPEN_MAX")  # of the supervisor, some of whose descriptors are high
         resource.setrlimit(resource.RLIMIT_NOFILE, OPEN_FILES)
         os.setgroups([])
         linux.enter_namespaces(pause)
         if not os.fork():  # only a child is in the PID namespace (setns(2))
-            _serve(setup, control, home)
+            _serve(setup, control, home, most)
     finally:
         os._exit(125)
 
 
-def _serve(setup: dict[str, Any], control: socket.socket, home: int) -> None:
+def _serve(setup: dict[str, Any], control: socket.socket, home: int, most: int) -> None:
     """Put the tree in place when it comes, give up all that is not the agent's, be `jailed`.
 
-    home: a descriptor of cgroup.procs of the agent's own control group.
+    home: a descriptor of cgroup.procs of the agent's own control group. most: descriptors that
+    the supervisor may have.
     """
     signal.set_wakeup_fd(-1)
     # Out of the way first, so that neither overwrites the other.
     high = fcntl.fcntl(home, fcntl.F_DUPFD_CLOEXEC, 20)
     os.dup2(control.detach(), jailed.CONTROL_FD, inheritable=False)
     os.dup2(high, jailed.HOME_FD, inheritable=False)
-    os.closerange(jailed.HOME_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(jailed.HOME_FD + 1, most)
     linux.set_name("corral")  # a `pkill -KILL python3` in the jail must not mean it
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
