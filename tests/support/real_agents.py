@@ -25,7 +25,7 @@ SEARCH = (
     "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep API_KEY; "
     "echo changed > file.txt; echo carried-out"
 )
-SECONDS = 280  # for one agent under emulation on a host that is busy
+SECONDS = 400  # for one agent under emulation on a host that is busy
 
 
 @dataclass
