@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from corral import Sandbox
 from corral.sandbox import start
 from tests.conftest import Corral
-from tests.support.sandboxes import plan_for, python, succeeded
+from tests.support.sandboxes import lines, plan_for, python
 
 SMALL = ("--memory", "768m", "--cpus", "1", "--agents", "2", "--agent-workspace", "together")
-MIB = 1 << 20
 
 
 def listed(corral: Corral) -> list[dict[str, Any]]:
@@ -61,23 +59,27 @@ def test_the_sdk_tells_the_same(project: Path) -> None:
         process.close()
 
 
-WRITE = """
-import os, sys, time
-with open("/opt/big", "wb", buffering=0) as file:
+MOVE = """
+import subprocess, time
+for words in (["of=/var/tmp/big", "if=/dev/zero", "oflag=direct", "conv=fsync"],
+              ["if=/var/tmp/big", "of=/dev/null", "iflag=direct"]):
     began = time.monotonic()
-    for _ in range(6):
-        file.write(bytes(1 << 20))
-        os.fsync(file.fileno())
+    subprocess.run(["dd", "bs=1M", "count=5", "status=none", *words], check=True)
     print(time.monotonic() - began)
 """
 
 
 async def test_an_agents_use_of_the_disk_can_be_limited(project: Path, tmp_path: Path) -> None:
-    overrides = {"machine.disk": "1GiB", "run.user": "root"}
+    """Neither the page cache nor a layer above the disk is a way around; others are not held up."""
+    overrides = {
+        **{"machine.disk": "1GiB", "herd.agents": 2, "herd.workspace": "together"},
+        "agent": [{"io_write": "1MiB", "io_read": "1MiB"}, {}],
+    }
     plan, parts = plan_for(project, overrides, kept=True)
-    (agent,) = plan.agents
-    setup = {**agent.setup, "limits": [["io.max", f"wbps={MIB}"]]}
-    plan = msgspec.structs.replace(plan, agents=(msgspec.structs.replace(agent, setup=setup),))
     async with start(plan, parts, lambda _event: None, disk=tmp_path / "disk") as sandbox:
-        took = float(succeeded(await python(sandbox, WRITE)))
-    assert took > 4.0, "six MiB at one each second, less what may come in one go"
+        took = [
+            [float(line) for line in lines(await python(sandbox, MOVE, agent=number))]
+            for number in (1, 2)
+        ]
+    for limited, free in zip(*took, strict=True):
+        assert limited > 3 * free, took

@@ -53,6 +53,8 @@ KEYS = {
     "agent_memory": "herd.memory",
     "agent_cpu": "herd.cpu",
     "agent_pids": "herd.pids",
+    "agent_io_read": "herd.io_read",
+    "agent_io_write": "herd.io_write",
     "agent_home": "herd.home",
     "agent_tmp": "herd.tmp",
     "agent_restart": "herd.restart",
@@ -368,6 +370,18 @@ _HERD = (
     ),
 )
 
+_DISK = (
+    click.option(
+        "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
+    ),
+    click.option(
+        "--agent-io-read", metavar="SIZE", help="Bytes a second that one agent reads from --disk."
+    ),
+    click.option(
+        "--agent-io-write", metavar="SIZE", help="Bytes a second that one agent writes to it."
+    ),
+)
+
 MAX_AGENT = 32  # spec.MAX_AGENTS, which would cost an import here
 
 agent_option = click.option(
@@ -407,11 +421,9 @@ def herd_options(function: F) -> F:
     return _all(_HERD, function)
 
 
-def disk_option(function: F) -> F:
-    """`--disk`, for `up`: what keeps nothing has none."""
-    return click.option(
-        "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
-    )(function)
+def disk_options(function: F) -> F:
+    """A disk, for `up`: what keeps nothing has none."""
+    return _all(_DISK, function)
 
 
 def action_option(function: F) -> F:

@@ -11,7 +11,7 @@ import click
 from .options import (
     action_option,
     current_folder,
-    disk_option,
+    disk_options,
     herd_options,
     known_name,
     sandbox_options,
@@ -34,7 +34,7 @@ Exit status: 0; 125 when it cannot be started or ended by itself.
 @click.command("up", epilog=EPILOG)
 @click.argument("name", required=False, shell_complete=known_name)
 @click.option("-d", "--detach", is_flag=True, help="Return when it is up; it stays.")
-@disk_option
+@disk_options
 @action_option
 @herd_options
 @sandbox_options

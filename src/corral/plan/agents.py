@@ -114,6 +114,13 @@ def _sizes(spec: Spec, agent: AgentSpec) -> tuple[Limits, int, int, int]:
             "disk, which all share.",
             hint="Leave out herd.home (--agent-home), or the disk (--disk).",
         )
+    if (limits.io_read or limits.io_write) and not spec.machine.disk:
+        raise PlanError(
+            f"the reads and writes of agent {agent.number} cannot be limited: the sandbox has no "
+            "disk of its own, and what is shared with the host does not count as its own use.",
+            hint="Give it one (corral up --disk 20g), or leave out herd.io_read and herd.io_write; "
+            "limits.io_read and limits.io_write bound all of a sandbox on the host.",
+        )
     if not spec.several:
         return limits, home or 0, tmp or 0, 0
     memory = usual("memory", limits.memory, spec.machine.memory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ..host.facts import Facts
 from ..host.layout import Layout
 from ..jail import guest as rendering
@@ -119,7 +121,15 @@ def jail(
         *(ro_bind(source, target) for source, target in trees.read_only_parts(spec)),
         bounded(memory=limits.memory, cpu=limits.cpu, pids=limits.pids),
     )
-    return rendering.render(made, exported=exported, kept=kept if spec.machine.disk else ())
+    rendered = rendering.render(made, exported=exported, kept=kept if spec.machine.disk else ())
+    return msgspec.structs.replace(rendered, limits=[*rendered.limits, *_rates(limits)])
+
+
+def _rates(limits: Limits) -> list[list[str]]:
+    """The limit of reads and writes (io.max, cgroup-v2.rst), less the device: the guest's disk."""
+    rates = (("rbps", limits.io_read), ("wbps", limits.io_write))
+    text = " ".join(f"{key}={rate}" for key, rate in rates if rate)
+    return [["io.max", text]] if text else []
 
 
 def environment(

@@ -41,7 +41,7 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
     end with what they wrote, machine.disk has no meaning.
     """
     if not kept:
-        spec = msgspec.structs.replace(spec, machine=msgspec.structs.replace(spec.machine, disk=0))
+        spec = _without_disk(spec)
     found = _survey(spec, spec.workspace.on_host)
     surveys = {
         agent.number: _survey(spec, agent.copy).workspace
@@ -55,6 +55,18 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
     plan = build(spec, facts, found, environ, jail_filters(spec, facts), surveys)
     check_extra(plan)
     return plan
+
+
+def _without_disk(spec: Spec) -> Spec:
+    """The spec less its disk, and what limits the use of that."""
+    if not spec.machine.disk:
+        return spec
+    replace = msgspec.structs.replace
+    agents = tuple(
+        replace(agent, limits=replace(agent.limits, io_read=None, io_write=None))
+        for agent in spec.agents
+    )
+    return replace(spec, machine=replace(spec.machine, disk=0), agents=agents)
 
 
 def _survey(spec: Spec, folder: str) -> layout.Layout:

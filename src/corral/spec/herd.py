@@ -27,7 +27,9 @@ SHARED = "/shared"
 WORKSPACE = "/workspace"
 """Where each of several agents finds its workspace."""
 
-HERD_LIMITS = {f"herd.{name}": name for name in ("memory", "cpu", "pids", "home", "tmp")}
+_LIMITS = ("memory", "cpu", "pids", "io_read", "io_write")
+_AMOUNTS = (*_LIMITS, "home", "tmp")
+HERD_LIMITS = {f"herd.{name}": name for name in _AMOUNTS}
 USUAL_PIDS = 2048
 """Processes and threads of one of several agents, where nothing was said."""
 
@@ -101,7 +103,7 @@ def resolve_agents(
             recipe=row.recipe,
             workspace=cast("WorkspaceMode", own),
             branch=row.branch,
-            limits=Limits(**{name: _of(row, merged, name) for name in ("memory", "cpu", "pids")}),
+            limits=Limits(**{name: _of(row, merged, name) for name in _LIMITS}),
             home=_of(row, merged, "home"),
             tmp=_of(row, merged, "tmp"),
             restart=cast("Restart", row.restart or scalar(merged, "herd.restart")),
@@ -256,5 +258,5 @@ _TIGHTER: Mapping[str, Callable[[AgentRow, Merged], bool]] = {
     "allow": _allowed,
     "gateways": lambda _row, _without: True,  # some of those that it would have anyway
     "restart": _earlier("restart", "herd.restart", RESTARTS),
-    **{name: _lower(name) for name in ("memory", "cpu", "pids", "home", "tmp")},
+    **{name: _lower(name) for name in _AMOUNTS},
 }

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .model import MAX_AGENTS, RESTARTS, WORKSPACE_MODES
 from .network_settings import MODES, NamedRules, parse_gateway, parse_rules
 from .setting import Setting
-from .sizes import GIB, KIB, MIB, TIB, parse_amount, parse_count, parse_percent
+from .sizes import GIB, KIB, MIB, TIB, parse_amount, parse_count, parse_percent, parse_rate
 from .text import printable
 from .values import (
     NAME_PATTERN,
@@ -23,6 +23,7 @@ from .values import (
     matching,
     parse_env,
     show_percent,
+    show_rate,
     show_size,
     variable,
 )
@@ -50,6 +51,8 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     memory: int | None = None
     cpu: int | None = None
     pids: int | None = None
+    io_read: int | None = None
+    io_write: int | None = None
     home: int | None = None
     tmp: int | None = None
     restart: str | None = None
@@ -83,6 +86,8 @@ _ROW: dict[str, Callable[[object, Base], object]] = {
     "memory": lambda value, _base: parse_memory(value),
     "cpu": lambda value, _base: parse_percent(value),
     "pids": lambda value, _base: parse_pids(value),
+    "io_read": lambda value, _base: parse_rate(value),
+    "io_write": lambda value, _base: parse_rate(value),
     "home": lambda value, _base: parse_room(value),
     "tmp": lambda value, _base: parse_room(value),
     "restart": choice(RESTARTS),
@@ -161,6 +166,8 @@ def _shown(name: str, value: object) -> str:
         return printable(" ".join(texts), 1000)
     if name in ("memory", "home", "tmp"):
         return show_size(value)
+    if name in ("io_read", "io_write"):
+        return show_rate(value)
     return show_percent(value) if name == "cpu" else printable(str(value), 300)
 
 
@@ -217,6 +224,24 @@ HERD_SETTINGS = (
         meaning="the most processes and threads of one agent",
         parse=lambda value, _base: parse_pids(value),
         tighter="lower",
+    ),
+    Setting(
+        key="herd.io_read",
+        option="--agent-io-read",
+        variable="CORRAL_AGENT_IO_READ",
+        meaning="bytes a second that one agent reads from the sandbox's disk",
+        parse=lambda value, _base: parse_rate(value),
+        tighter="lower",
+        show=show_rate,
+    ),
+    Setting(
+        key="herd.io_write",
+        option="--agent-io-write",
+        variable="CORRAL_AGENT_IO_WRITE",
+        meaning="bytes a second that one agent writes to the sandbox's disk",
+        parse=lambda value, _base: parse_rate(value),
+        tighter="lower",
+        show=show_rate,
     ),
     Setting(
         key="herd.home",

@@ -24,7 +24,7 @@ The command line arrives as `overrides`, flat ({"machine.cpus": "2"}) or nested 
     name                 text
     herd.agents          int or text          herd.workspace       own|turns|together
     herd.shared          path                 herd.restart         never|on-failure|always
-    herd.memory, .cpu, .pids, .home, .tmp     int or text
+    herd.memory, .cpu, .pids, .io_read, .io_write, .home, .tmp      int or text
     agent                list of tables (see herd_settings.AgentRow)
     network.mode         none|allow|internet  network.gateways     list of names
     network.allow, .deny list of HOST[:PORT]  network.secrets      list of NAME[@HOST[,HOST]]

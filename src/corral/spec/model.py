@@ -61,7 +61,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What a sandbox may use of the host; None: no limit of its own.
+    """What a sandbox may use of the host, or one agent in the guest; None: no limit of its own.
 
     memory: bytes. cpu: percent of one processor. pids: processes and threads. io_weight: 1 to
     10000. io_read, io_write: bytes a second.

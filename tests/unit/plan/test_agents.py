@@ -110,6 +110,31 @@ def test_a_home_on_the_disk_that_all_share_has_no_size() -> None:
         examples.plan(examples.spec(agents=(agent,), machine={"disk": 1 << 30}))
 
 
+def test_use_of_the_disk_is_limited_where_there_is_one() -> None:
+    """The device is left out: only the guest knows what the disk is called there."""
+    agents = (
+        AgentSpec(number=1, limits=Limits(io_read=5 << 20, io_write=1 << 20)),
+        AgentSpec(number=2, limits=Limits(io_write=1 << 16)),
+        AgentSpec(number=3),
+    )
+    planned = examples.plan(examples.spec(agents=agents, machine={"disk": 1 << 30})).agents
+    limits = [dict(_limits(agent.setup)).get("io.max") for agent in planned]
+    assert limits == ["rbps=5242880 wbps=1048576", "wbps=65536", None]
+    assert all("memory.max" in dict(_limits(agent.setup)) for agent in planned)
+
+
+def _limits(setup: dict[str, object]) -> Any:
+    return setup["limits"]
+
+
+@pytest.mark.parametrize("limits", [Limits(io_read=1 << 20), Limits(io_write=1 << 20)])
+def test_without_a_disk_there_is_nothing_to_limit_and_that_is_said(limits: Limits) -> None:
+    agents = (AgentSpec(number=1), AgentSpec(number=2, limits=limits))
+    with pytest.raises(PlanError, match="of agent 2 cannot be limited") as caught:
+        examples.plan(examples.spec(agents=agents))
+    assert caught.value.hint is not None and "--disk" in caught.value.hint
+
+
 def test_there_is_a_root_port_for_every_export() -> None:
     assert examples.plan().machine.ports == 4
     assert herd(12).machine.ports == 15

@@ -80,6 +80,17 @@ def test_the_plan_of_three_agents_with_something_of_their_own_each(golden: Golde
     golden("three-agents", lines)
 
 
+def test_the_plan_of_two_agents_whose_use_of_a_disk_is_limited(golden: Golden) -> None:
+    lines = plan_as_lines(
+        machine={"disk": 20 << 30},
+        agents=(
+            AgentSpec(number=1, limits=Limits(io_read=50 << 20, io_write=20 << 20)),
+            AgentSpec(number=2, limits=Limits(io_write=1 << 20)),
+        ),
+    )
+    golden("two-agents-on-a-disk", lines)
+
+
 def test_planning_twice_gives_the_same_plan() -> None:
     assert examples.plan() == examples.plan()
 

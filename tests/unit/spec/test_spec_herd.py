@@ -15,6 +15,7 @@ TABLES = """
 [herd]
 memory = "1GiB"
 pids = 100
+io_write = "20MiB/s"
 home = "64MiB"
 restart = "on-failure"
 
@@ -29,6 +30,8 @@ tools = ["~/.nvm"]
 env = { MODE = "ci" }
 allow = ["@python"]
 cpu = "50%"
+io_read = "1MiB"
+io_write = 65536
 restart = "never"
 """
 
@@ -48,6 +51,8 @@ def test_a_table_overrides_what_holds_for_all(user: User) -> None:
     assert (one.restart, one.network, one.gateways) == ("on-failure", None, None)
     assert (two.number, two.recipe, two.workspace) == (2, None, "together")
     assert (two.limits.memory, two.limits.cpu, two.restart) == (1 << 30, 50, "never")
+    assert (one.limits.io_read, one.limits.io_write) == (None, 20 << 20)
+    assert (two.limits.io_read, two.limits.io_write) == (1 << 20, 64 << 10)
     assert two.tools == (str(nvm),) and two.env == (("MODE", "ci"),)
     assert two.network is not None and two.network.mode == "allow"
     assert "pypi.org" in [rule.host for rule in two.network.allow]
@@ -82,6 +87,8 @@ def test_so_many_agents_there_cannot_be(user: User, count: object) -> None:
     "text",
     [
         "[[agent]]\nmemory = '1MiB'",
+        "[[agent]]\nio_read = '1KiB'",
+        "[herd]\nio_write = 'fast'",
         "[[agent]]\nrecipe = '../x'",
         "[[agent]]\nbranch = '-x'",
         "[[agent]]\nworkspace = 'mine'",
@@ -147,6 +154,7 @@ USERS = """
 [herd]
 agents = 4
 memory = "1GiB"
+io_write = "20MiB"
 restart = "on-failure"
 workspace = "turns"
 [run]
@@ -161,6 +169,8 @@ allow = ["pypi.org", "a.test:8443"]
     [
         "[herd]\nagents = 2",
         "[herd]\nmemory = '512MiB'\npids = 50\nhome = '1MiB'",
+        "[herd]\nio_read = '1MiB'\nio_write = '10MiB'",
+        "[[agent]]\nio_read = '1MiB'\nio_write = '20MiB'",
         "[herd]\nworkspace = 'own'\nrestart = 'never'",
         "[[agent]]\nmemory = '512MiB'\nbranch = 'x'\nnet = 'none'",
         "[[agent]]\nworkspace = 'own'\n[[agent]]\n[[agent]]",
@@ -180,6 +190,8 @@ def test_a_project_may_tighten(user: User, text: str) -> None:
     [
         "[herd]\nagents = 5",
         "[herd]\nmemory = '2GiB'",
+        "[herd]\nio_write = '21MiB'",
+        "[[agent]]\nio_write = '21MiB'",
         "[herd]\nworkspace = 'together'",
         "[herd]\nrestart = 'always'",
         "[herd]\nshared = '~/data'",

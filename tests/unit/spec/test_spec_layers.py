@@ -171,6 +171,8 @@ def test_every_variable_sets_its_setting(user: User) -> None:
         "CORRAL_AGENT_MEMORY": "1g",
         "CORRAL_AGENT_CPU": "50%",
         "CORRAL_AGENT_PIDS": "100",
+        "CORRAL_AGENT_IO_READ": "5MiB",
+        "CORRAL_AGENT_IO_WRITE": "1MiB/s",
         "CORRAL_AGENT_HOME": "64m",
         "CORRAL_AGENT_TMP": "32MiB",
         "CORRAL_AGENT_RESTART": "always",

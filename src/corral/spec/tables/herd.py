@@ -57,6 +57,26 @@ class HerdTable(Table, frozen=True, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    io_read: (
+        Annotated[
+            int | str,
+            Meta(
+                description="Bytes a second that one reads from the sandbox's disk.",
+                examples=["50MiB"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    io_write: (
+        Annotated[
+            int | str,
+            Meta(
+                description="Bytes a second that one writes to the sandbox's disk.",
+                examples=["20MiB"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     home: (
         Annotated[
             int | str,
@@ -122,6 +142,8 @@ class AgentTable(Table, frozen=True, kw_only=True):
     memory: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
     cpu: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
     pids: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
+    io_read: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
+    io_write: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
     home: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
     tmp: Annotated[int | str, Meta(description="As in [herd].")] | UnsetType = UNSET
     restart: Annotated[Restart, Meta(description="As in [herd].")] | UnsetType = UNSET
