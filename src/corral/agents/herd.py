@@ -8,15 +8,27 @@ from typing import cast
 
 from msgspec import structs
 
-from ..events import Report
+from ..errors import ConfigError
+from ..events import Event, Notice, Report
 from ..policy import Network, Rule
-from ..spec import AgentSpec, Extra, Loaded, Share, Spec, collect, load_spec, refuse_untrusted
+from ..spec import (
+    WORKSPACE,
+    AgentSpec,
+    Extra,
+    Loaded,
+    Share,
+    Spec,
+    collect,
+    load_spec,
+    refuse_untrusted,
+)
 from ..spec.herd import count_of, rows_of
 from ..spec.network_settings import NamedRules, parse_rules
 from ..spec.values import Base
 from . import find
+from .model import Recipe
 from .preparing import prepare
-from .using import Use
+from .using import Use, Way, reach
 
 
 def load_with_recipes(
@@ -28,21 +40,35 @@ def load_with_recipes(
     config_file: Path | None = None,
     force: bool = False,
     capacity: tuple[int, int] | None = None,
+    share_auth: bool = False,
+    import_settings: bool = False,
 ) -> Spec:
     """As load_spec, with what the recipes of its agents add.
 
-    Their programs are installed and their homes made. Raises what load_spec and `prepare` do.
+    Their programs are installed and their homes made. share_auth: those whose recipes can use the
+    login of the user's subscription do. import_settings: the user's own go into each home. Raises
+    what load_spec, `reach` and `prepare` do.
     """
     loaded = collect(cwd, overrides, environ, config_file=config_file, capacity=capacity)
     refuse_untrusted(loaded)
-    rows = rows_of(loaded.merged)
+    recipes = {number: find(name) for number, name in named(loaded).items()}
+    if (share_auth or import_settings) and not recipes:
+        raise ConfigError(
+            "no agent of this sandbox has a recipe: --import-settings and --share-auth are for "
+            "those that have one.",
+            hint='Name it in corral.toml or your config.toml: [[agent]] recipe = "claude".',
+        )
+    ways = ways_of(recipes, loaded, environ, share_auth=share_auth)  # before all else
+    several = count_of(loaded.merged) > 1
     uses = {
         number: prepare(
-            *(find(name), loaded, environ, report),
+            *(recipe, loaded, environ, _telling(number, report) if several else report),
+            ways[number],
             number=number,
-            gateways=rows[number - 1].gateways,
+            import_settings=import_settings,
+            inside=WORKSPACE if several else None,
         )
-        for number, name in named(loaded).items()
+        for number, recipe in recipes.items()
     }
     extra = shared(uses) if uses else None
     spec = load_spec(
@@ -52,11 +78,75 @@ def load_with_recipes(
         capacity=capacity,
         extra=extra,
     )
-    agents = tuple(
-        given(agent, uses[agent.number], spec, loaded) if agent.number in uses else agent
-        for agent in spec.agents
-    )
-    return structs.replace(spec, agents=agents)
+    if not uses:
+        return spec
+    agents = []
+    for agent in spec.agents:
+        if agent.number in uses:
+            agent = given(agent, uses[agent.number], spec, loaded)
+        names = gateways_of(agent.number, loaded, ways)
+        agents.append(structs.replace(agent, gateways=names))
+    return structs.replace(spec, agents=tuple(agents))
+
+
+def ways_of(
+    recipes: Mapping[int, Recipe],
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    *,
+    share_auth: bool = False,
+) -> dict[int, Way]:
+    """The way of each agent with a recipe to its model. Raises ConfigError.
+
+    share_auth: the login of the user's subscription, for those whose recipes can use it; an agent
+    that is not one of these may not come to use it by the same gateway.
+    """
+    able = {number for number, recipe in recipes.items() if recipe.table.share_auth}
+    sharing = (able or set(recipes)) if share_auth else set()
+    rows = rows_of(loaded.merged)
+    ways = {
+        number: reach(
+            *(recipe, loaded, environ),
+            share_auth=number in sharing,
+            only=rows[number - 1].gateways,
+        )
+        for number, recipe in recipes.items()
+    }
+    logins = {name for number in sharing for name in ways[number][2]}
+    for number in range(1, count_of(loaded.merged) + 1):
+        both = [name for name in gateways_of(number, loaded, ways) if name in logins]
+        if both and number not in sharing:
+            raise ConfigError(
+                f"agent {number} would use the gateway {both[0]}, and with it your subscription's "
+                "login, which is for Claude Code.",
+                hint="Give it another one (gateways of its [[agent]] table), or leave out "
+                "--share-auth.",
+            )
+    return ways
+
+
+def gateways_of(number: int, loaded: Loaded, ways: Mapping[int, Way]) -> tuple[str, ...]:
+    """The gateways that an agent may use: those its table says, else its recipe's and what all
+    were given. First its own: programs that look for a model find that.
+    """
+    rows = rows_of(loaded.merged)
+    said = rows[number - 1].gateways if number <= len(rows) else None
+    if said is not None:
+        return tuple(dict.fromkeys(said))
+    asked = [str(entry.value) for entry in loaded.merged["network.gateways"]]
+    reached = ways[number][0] if number in ways else None
+    return tuple(dict.fromkeys(([reached.name] if reached else []) + asked))
+
+
+def _telling(number: int, report: Report) -> Report:
+    """A report that says whose notices they are."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Notice):
+            event = structs.replace(event, message=f"agent {number}: {event.message}")
+        report(event)
+
+    return tell
 
 
 def named(loaded: Loaded) -> dict[int, str]:
@@ -84,17 +174,11 @@ def given(agent: AgentSpec, use: Use, spec: Spec, loaded: Loaded) -> AgentSpec:
     env = tuple(each for each in use.env if each[0] not in said)
     tools = [tool for tool in use.tools if tool not in (*spec.run.tools, *agent.tools)]
     shares = tuple(Share(source=s, target=t, writable=True) for s, t in use.shares)
-    gateways = agent.gateways
-    if gateways is None and use.reached is not None:
-        # First its own: programs that look for a model find that. And what all were given.
-        asked = [str(entry.value) for entry in loaded.merged["network.gateways"]]
-        gateways = tuple(dict.fromkeys((use.reached.name, *asked)))
     return structs.replace(
         agent,
         shares=(*agent.shares, *shares),
         env=(*env, *agent.env),
         tools=(*agent.tools, *tools),
-        gateways=gateways,
         network=_network(agent.network, spec.network, use, loaded),
     )
 

@@ -30,6 +30,7 @@ _SHOWN = 8  # names in a message
 _ASSIGNED = re.compile(
     r"""["']?([A-Za-z_][A-Za-z0-9_.-]{1,60})["']?\s{0,20}[:=]\s{0,20}["']?([^"'\s,}]{8,4096})"""
 )
+_PROJECT = "{project}"
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -44,17 +45,20 @@ def import_settings(
     recipe: Recipe,
     home: Home,
     workspace: str,
-    guest_home: str,
+    inside: str,
     environ: Mapping[str, str],
     report: Report,
 ) -> None:
-    """Do it, if it was not done before, and say what was done. Raises HostError."""
+    """Do it, if it was not done before, and say what was done. Raises HostError.
+
+    inside: where the agent finds the workspace, which is what it knows its history by.
+    """
     marker = home.folder / IMPORTED
     if marker.exists():
         message = f"the settings of {recipe.name} were imported before; nothing is copied again."
         report(Notice(level="info", message=message))
         return
-    outcome = copy_settings(recipe, home, workspace, environ)
+    outcome = copy_settings(recipe, home, workspace, environ, inside=inside)
     try:
         marker.write_text("", "utf-8")
     except OSError as error:
@@ -64,16 +68,22 @@ def import_settings(
 
 
 def copy_settings(
-    recipe: Recipe, home: Home, workspace: str, environ: Mapping[str, str]
+    recipe: Recipe,
+    home: Home,
+    workspace: str,
+    environ: Mapping[str, str],
+    *,
+    inside: str | None = None,
 ) -> Outcome:
-    """Copy; what is in the home already stays as it is."""
+    """Copy; what is in the home already stays as it is. inside: see `import_settings`."""
     outcome = Outcome(copied=[], left=[])
-    project = re.sub(r"[^A-Za-z0-9]", "-", workspace)
-    copy = [pattern.replace("{project}", project) for pattern in recipe.table.import_.copy]
+    project, there = _hyphenated(workspace), _hyphenated(inside or workspace)
+    copy = [pattern.replace(_PROJECT, project) for pattern in recipe.table.import_.copy]
     leave = [_compiled(pattern) for pattern in recipe.table.import_.leave]
     history = {new for new, old in zip(copy, recipe.table.import_.copy, strict=True) if new != old}
     total = 0
-    for pattern in copy:
+    for pattern, written in zip(copy, recipe.table.import_.copy, strict=True):
+        before, named, _rest = written.partition(_PROJECT)
         place = place_of(pattern, recipe.table.state)
         assert place is not None  # validated
         source = _source(place, recipe, environ)
@@ -84,7 +94,11 @@ def copy_settings(
             if len(outcome.copied) >= MAX_FILES or total > MAX_BYTES:
                 outcome.left.append((path, "there are too many"))
                 return outcome
-            total += _copy(home, path, folder, name, outcome, strict=pattern not in history)
+            target = path
+            if named and path.startswith(before + project):
+                target = before + there + path.removeprefix(before + project)
+            strict = pattern not in history
+            total += _copy(home, target, (path, folder, name), outcome, strict=strict)
     return outcome
 
 
@@ -116,8 +130,15 @@ def credential_in(text: str, *, strict: bool) -> str | None:
     return None
 
 
-def _copy(home: Home, path: str, folder: int, name: str, outcome: Outcome, *, strict: bool) -> int:
-    """Copy one file; returns its bytes, 0 where it was left out."""
+def _hyphenated(path: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "-", path)
+
+
+def _copy(
+    home: Home, target: str, source: tuple[str, int, str], outcome: Outcome, *, strict: bool
+) -> int:
+    """Copy one file, see `_files`; returns its bytes, 0 where it was left out."""
+    path, folder, name = source
     try:
         content = beneath.read_file(folder, name, MAX_FILE)
     except OSError as error:
@@ -133,10 +154,10 @@ def _copy(home: Home, path: str, folder: int, name: str, outcome: Outcome, *, st
     if why is not None:
         outcome.left.append((path, why))
         return 0
-    *folders, last = path.removeprefix("~/").split("/")
+    *folders, last = target.removeprefix("~/").split("/")
     try:
-        with beneath.opened(home.root, folders, make=True) as target:
-            beneath.write_new(target, last, content)
+        with beneath.opened(home.root, folders, make=True) as there:
+            beneath.write_new(there, last, content)
     except FileExistsError:
         outcome.left.append((path, "they are in its home already"))
         return 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..events import Notice, Report
 from ..spec import Loaded
 from . import homes, images
 from .model import Recipe
 from .programs import Found, find_need, find_on_host
-from .using import Use, guest_home, reach, use
+from .using import Use, Way, use
 
 
 def prepare(
@@ -18,26 +18,26 @@ def prepare(
     loaded: Loaded,
     environ: Mapping[str, str],
     report: Report,
+    way: Way,
     *,
     number: int = 1,
-    share_auth: bool = False,
     import_settings: bool = False,
-    gateways: Sequence[str] | None = None,
+    inside: str | None = None,
 ) -> Use:
     """The agent `number` of a sandbox, with its program installed and its home made.
 
-    loaded: what the user says (spec.collect), whose project file is accepted. gateways: those that
-    it may use; None: all. Raises ConfigError,
-    FetchError, HostError, ImageError, MissingProgramError.
+    loaded: what the user says (spec.collect), whose project file is accepted. way: to its model,
+    see `reach`, which is asked before anything is made. inside: where it finds the workspace, if
+    not at its own path. Raises ConfigError, FetchError, HostError, ImageError, MissingProgramError.
     """
-    way = reach(recipe, loaded, environ, share_auth=share_auth, only=gateways)  # before all else
-    program = find(recipe, environ, loaded.place.workspace, report)
-    home = homes.ensure_home(recipe, loaded.place.workspace, number)
+    workspace = loaded.place.workspace
+    program = find(recipe, environ, workspace, report)
+    home = homes.ensure_home(recipe, workspace, number)
     if import_settings:
         from .importing import import_settings as imported
 
-        imported(recipe, home, loaded.place.workspace, guest_home(loaded), environ, report)
-    for path in homes.seed(recipe, home, loaded.place.workspace):
+        imported(recipe, home, workspace, inside or workspace, environ, report)
+    for path in homes.seed(recipe, home, workspace):
         report(
             Notice(
                 level="warning",

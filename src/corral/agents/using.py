@@ -115,6 +115,8 @@ def reach(
     known = {**BUILT_IN, **loaded.doors.gateways}
     if share_auth:
         gateway = _with_login(recipe, known, environ)
+        if only is not None and gateway.name not in only:
+            raise _none_of_these(recipe, gateway.name)
         return reached_by(gateway), (gateway.name,), {gateway.name: gateway}
     fitting = dialects(recipe.table)
     if not fitting:
@@ -134,10 +136,7 @@ def reach(
         if _has_key(found, environ):
             return reached_by(found), (name,), {}
     if only is not None:
-        raise ConfigError(
-            f"{recipe.name} needs a gateway to {' or '.join(fitting)}, and may use none such.",
-            hint="Name one in the agent's gateways, or leave that list out.",
-        )
+        raise _none_of_these(recipe, " or ".join(fitting))
     raise _no_key(recipe, known, fitting)
 
 
@@ -177,6 +176,13 @@ def _with_login(
 def _passed(loaded: Loaded) -> set[str]:
     """Variables that the user gives the sandbox."""
     return {cast("EnvVar", entry.value).name for entry in loaded.merged["run.env"]}
+
+
+def _none_of_these(recipe: Recipe, what: str) -> ConfigError:
+    return ConfigError(
+        f"{recipe.name} needs a gateway to {what}, and may use none such.",
+        hint="Name one in the agent's gateways, or leave that list out.",
+    )
 
 
 def _no_key(recipe: Recipe, known: Mapping[str, Gateway], fitting: tuple[str, ...]) -> ConfigError:

@@ -41,6 +41,7 @@ def prepared(
 ) -> tuple[Extra, tuple[str, ...]]:
     """What the agent adds to the settings, and its command line. Raises CorralError."""
     from ..agents.preparing import prepare
+    from ..agents.using import reach
 
     loaded = collect(
         folder, wanted.overrides, environ, config_file=wanted.config_file, capacity=capacity()
@@ -51,7 +52,7 @@ def prepared(
         loaded,
         environ,
         report,
-        share_auth=asked.share_auth,
+        reach(asked.recipe, loaded, environ, share_auth=asked.share_auth),
         import_settings=asked.import_settings,
     )
     return use.extra(), use.argv(interactive(asked.recipe, asked.args, use.reached))

@@ -33,10 +33,22 @@ from .session import wanted_spec
 T = TypeVar("T")
 
 
-def up(wanted: Wanted, folder: Path, environ: Mapping[str, str], *, detach: bool) -> int:
+def up(
+    wanted: Wanted,
+    folder: Path,
+    environ: Mapping[str, str],
+    *,
+    detach: bool,
+    share_auth: bool = False,
+    import_settings: bool = False,
+) -> int:
     """`corral up`; returns the exit status."""
     with reporting(json=wanted.as_json) as (report, progress):
-        spec = wanted_spec(wanted, folder, environ, report)
+        spec = wanted_spec(
+            *(wanted, folder, environ, report),
+            share_auth=share_auth,
+            import_settings=import_settings,
+        )
         record = Record(spec.name)
         with contextlib.ExitStack() as changing:
             changing.enter_context(record.changing(say_waiting(record)))

@@ -370,6 +370,19 @@ _HERD = (
     ),
 )
 
+_RECIPES = (
+    click.option(
+        "--import-settings",
+        is_flag=True,
+        help="Copy your own settings of the agent into its home, once, less credentials.",
+    ),
+    click.option(
+        "--share-auth",
+        is_flag=True,
+        help="Let the agent use your subscription's login, through a gateway.",
+    ),
+)
+
 _DISK = (
     click.option(
         "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
@@ -419,6 +432,11 @@ def sandbox_options(function: F) -> F:
 def herd_options(function: F) -> F:
     """Several agents, for `up`: a run has one."""
     return _all(_HERD, function)
+
+
+def recipe_options(function: F) -> F:
+    """What an agent with a recipe may have of the user's own."""
+    return _all(_RECIPES, function)
 
 
 def disk_options(function: F) -> F:

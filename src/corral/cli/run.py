@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .options import current_folder, sandbox_options, stream_options, wanted
+from .options import current_folder, recipe_options, sandbox_options, stream_options, wanted
 
 EPILOG = """\b
 Examples:
@@ -81,16 +81,7 @@ def _agents(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list
 @click.option(
     "--no-recipe", is_flag=True, help="CMD is a plain command, also when it is an agent's name."
 )
-@click.option(
-    "--import-settings",
-    is_flag=True,
-    help="Copy your own settings of the agent into its home, once, less credentials.",
-)
-@click.option(
-    "--share-auth",
-    is_flag=True,
-    help="Let the agent use your subscription's login, through a gateway.",
-)
+@recipe_options
 @stream_options
 @click.option("--timeout", metavar="TIME", help="End CMD after this time: 30s, 5m, 1h30m.")
 @click.option("--name", metavar="NAME", help="The sandbox's name; default: the folder's.")

@@ -77,10 +77,13 @@ def wanted_spec(
     *,
     alone: bool = False,
     extra: Extra | None = None,
+    share_auth: bool = False,
+    import_settings: bool = False,
 ) -> Spec:
     """The Spec of a new sandbox on `folder`; its warnings are reported. Raises ConfigError.
 
-    alone: it has one agent, whatever files say of several. extra: what a recipe adds.
+    alone: it has one agent, whatever files say of several. extra: what a recipe adds. share_auth,
+    import_settings: see load_with_recipes; not for one that is alone.
     """
     named, force, most = wanted.config_file, wanted.force, capacity()
     if alone:
@@ -102,6 +105,8 @@ def wanted_spec(
             config_file=named,
             force=force,
             capacity=most,
+            share_auth=share_auth,
+            import_settings=import_settings,
         )
     for warning in spec.warnings:
         report(Notice(level="warning", message=warning))

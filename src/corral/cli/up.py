@@ -14,6 +14,7 @@ from .options import (
     disk_options,
     herd_options,
     known_name,
+    recipe_options,
     sandbox_options,
     wanted,
 )
@@ -34,11 +35,14 @@ Exit status: 0; 125 when it cannot be started or ended by itself.
 @click.command("up", epilog=EPILOG)
 @click.argument("name", required=False, shell_complete=known_name)
 @click.option("-d", "--detach", is_flag=True, help="Return when it is up; it stays.")
+@recipe_options
 @disk_options
 @action_option
 @herd_options
 @sandbox_options
-def command(name: str | None, detach: bool, **parameters: Any) -> None:
+def command(
+    name: str | None, detach: bool, import_settings: bool, share_auth: bool, **parameters: Any
+) -> None:
     """Start a sandbox on the current folder, and keep it.
 
     NAME is the folder's own unless given.
@@ -46,4 +50,11 @@ def command(name: str | None, detach: bool, **parameters: Any) -> None:
     from . import keeping
 
     asked = wanted({"name": name, **parameters})
-    sys.exit(keeping.up(asked, current_folder(), dict(os.environ), detach=detach))
+    sys.exit(
+        keeping.up(
+            *(asked, current_folder(), dict(os.environ)),
+            detach=detach,
+            share_auth=share_auth,
+            import_settings=import_settings,
+        )
+    )

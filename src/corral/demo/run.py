@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from ..agents import find, headless
 from ..agents.preparing import prepare as prepare_agent
+from ..agents.using import reach
 from ..errors import HostError
 from ..events import Report
 from ..gateway.config import TRANSCRIPT
@@ -142,7 +143,8 @@ def _planned(
     if wanted.agent is not None:
         recipe = find(wanted.agent)
         loaded = collect(stage.project, settings, environ, capacity=capacity())
-        use = prepare_agent(recipe, loaded, environ, wanted.report)
+        way = reach(recipe, loaded, environ)
+        use = prepare_agent(recipe, loaded, environ, wanted.report, way)
         extra, argv = use.extra(), use.argv(headless(recipe, TASK, use.reached))
     spec = load_spec(stage.project, settings, environ, capacity=capacity(), extra=extra, alone=True)
     return spec, argv

@@ -76,6 +76,18 @@ def test_options_of_agents_are_for_agents(requests: list[session.Request]) -> No
     assert len(requests) == 1
 
 
+@pytest.mark.parametrize("option", ["--share-auth", "--import-settings"])
+def test_they_are_options_of_what_stays_too(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"CORRAL_{name}_DIR", str(tmp_path / name))
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    result = CliRunner().invoke(cli, ["up", "-d", option])
+    assert "no agent of this sandbox has a recipe" in str(result.exception)
+
+
 def test_a_wrong_recipe_of_the_users_is_told_and_no_plain_command(
     requests: list[session.Request], tmp_path: Path
 ) -> None:
