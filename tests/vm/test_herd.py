@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,65 @@ def test_together_they_work_on_the_folder_itself(
     finally:
         corral("rm", "-f", "both")
     assert corral("diff").stdout == "", "nothing is held back"
+
+
+class _Name(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Say which name was asked for."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.headers['host']}\n".encode())
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nothing: it is a test's own."""
+
+
+@pytest.fixture
+def served() -> Iterator[int]:
+    """The port of a server on loopback that stands for two hosts."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Name) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_each_reaches_what_its_own_table_allows(
+    project: Path, corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: int
+) -> None:
+    """Two agents of one machine have two networks, and the log says whose a connection was."""
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("CORRAL_CONFIG_DIR", str(tmp_path))
+    tables = [f"[[agent]]\nallow = ['{name}']\n" for name in ("one.test", "two.test")]
+    (tmp_path / "config.toml").write_text("\n".join(tables))
+    hosts = [
+        word
+        for name in ("one.test", "two.test")
+        for word in ("--host", f"{name}:80=127.0.0.1:{served}")
+    ]
+    small = ("--memory", "768m", "--cpus", "1", "--agent-workspace", "together")
+    found = {}
+    try:
+        done = corral("up", "nets", "-d", *small, *hosts)
+        assert done.returncode == 0, done.stderr
+        for number in (1, 2):
+            for name in ("one.test", "two.test"):
+                ask = ("curl", "-sSf", "-m", "20", f"http://{name}/")
+                done = corral("exec", "nets", "--agent", str(number), "--", *ask)
+                found[number, name] = done.stdout if done.returncode == 0 else None
+        assert corral("stop", "nets").returncode == 0
+        logged = [
+            json.loads(line) for line in corral("net", "log", "nets", "--json").stdout.splitlines()
+        ]
+        table = corral("net", "log", "nets", "--agent", "2", "--denied").stdout
+    finally:
+        corral("rm", "-f", "nets")
+    answers = {(1, "one.test"): "one.test\n", (2, "two.test"): "two.test\n"}
+    assert found == dict.fromkeys(found) | answers
+    assert {(each["agent"], each["name"], each["verdict"]) for each in logged} == {
+        *((1, "one.test", "allowed"), (1, "two.test", "denied")),
+        *((2, "two.test", "allowed"), (2, "one.test", "denied")),
+    }
+    (refused,) = table.splitlines()[1:]
+    assert refused.split()[2:4] == ["2", "denied"] and "one.test" in refused
