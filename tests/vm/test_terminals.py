@@ -137,6 +137,45 @@ def test_a_replay_is_what_was_shown(app: str) -> None:
     assert '"ended with status 3"' in path.read_text()
 
 
+def test_a_run_without_a_keeper_is_recorded_too(tmp_path: Path) -> None:
+    """And works as well where nothing can be written down, which is told once."""
+    script = r"printf '\033]52;c;ZXZpbA==\007'; read a; seq 1 200; echo =$a=; git init -q .; exit 3"
+    run = ["run", "--name", "alone", "--", "sh", "-c", script]
+    for blocked in (False, True):
+        with terminal(tmp_path, run) as person:
+            person.expect("\x1b]52;c;")  # as it is: this is no session
+            person.resize(30, 90)
+            person.type("words\n")
+            person.expect("=words=")
+            assert person.wait() == 3
+            assert person.rest().count(b"is written down") == blocked
+        if blocked:
+            break
+        lines = ["words", *[str(number) for number in range(1, 201)], "=words="]
+        assert corral("replay", "alone", "run", "--text").splitlines() == lines
+        records = [
+            json.loads(line) for line in corral("transcript", "alone", "--json").splitlines()
+        ]
+        kinds = [each["kind"] for each in records if each["kind"] not in ("agent", "output")]
+        assert kinds == ["started", "ended", "files"]
+        told = {each["kind"]: each for each in records}
+        assert (told["ended"]["status"], told["started"]["argv"]) == (3, ["sh", "-c", script])
+        assert str(tmp_path / ".git") in told["files"]["obeyed"]
+        shown = "".join(each["text"] for each in records if each["kind"] == "output")
+        assert "=words=" in shown and CLEAN.fullmatch(shown)
+        [kept] = corral("replay", "alone", "--list", "--json").splitlines()
+        recording = Path(json.loads(kept)["path"])
+        assert recording.stat().st_mode & 0o777 == 0o600
+        assert '"r", "90x30"' in recording.read_text()
+        corral("rm", "alone")
+        assert corral("transcript", "alone", status=125)
+        # Nothing can be written down where there are folders.
+        (recording.parent.parent / "agent-1.jsonl").mkdir(parents=True)
+        recording.parent.write_text("no folder")
+    corral("rm", "alone")
+    assert left_behind() == []
+
+
 def test_what_a_hostile_program_says_reaches_a_real_terminal_as_drawing_only(app: str) -> None:
     evil = (
         r"\005\033]0;evil\007\033[21t\033[6n\033]52;c;ZXZpbA==\007\033P$qm\033\\\033[5i\302\2336n"

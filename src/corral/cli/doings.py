@@ -76,8 +76,8 @@ def _output(record: dict[str, Any]) -> Iterator[str]:
 
 def _files(record: dict[str, Any]) -> Iterator[str]:
     shown = 0
-    for what in ("added", "modified", "deleted"):
-        paths = record.get(what)
+    for what in ("added", "modified", "deleted", "obeyed by git"):
+        paths = record.get(what.split()[0])
         for path in paths if isinstance(paths, list) else ():
             shown += 1
             if shown <= _PATHS:

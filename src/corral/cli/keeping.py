@@ -21,7 +21,7 @@ from ..keeper.launch import launch
 from ..keeper.life import keep
 from ..keeper.model import ALIVE, Request, planning_environment
 from ..keeper.notify import notify
-from ..keeper.store import Record
+from ..keeper.store import Record, remove_logs
 from ..sandbox import host_facts, make_plan, prepare
 from ..spec.text import harmless
 from . import narration, terminal
@@ -134,6 +134,9 @@ def stop(record: Record, seconds: float) -> bool:
 
 def remove(name: str, *, force: bool) -> None:
     """`corral rm`; changes that are held back stay, for `corral diff`."""
+    record = Record(name)
+    if not record.exists() and remove_logs(name):
+        return  # of `corral run`
     record = Record.find(name)
     if force:
         stop(record, 0.0)

@@ -13,6 +13,7 @@ EPILOG = """\b
 Examples:
   corral replay app                       the latest recording; Ctrl-C ends it
   corral replay app claude --speed 4      the latest of the session claude, four times as fast
+  corral replay app run                   the latest of corral run
   corral replay app --agent 2 --idle-limit 1
   corral replay app --text                what was to be read, without waiting
   corral replay app --list
@@ -76,7 +77,7 @@ def command(
     if not found:
         raise UnknownSandboxError(
             f"no such recording is kept of “{printable(name, 60)}”.",
-            hint="Sessions (corral attach) are recorded. See those there are: "
+            hint="What has a terminal is recorded. See those there are: "
             f"corral replay {printable(name, 60)} --list",
         )
     if text:

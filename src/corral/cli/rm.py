@@ -19,7 +19,7 @@ Examples:
 def command(names: tuple[str, ...], force: bool) -> None:
     """Remove sandboxes: what was asked for, their logs and what they keep.
 
-    The workspace stays as it is.
+    The workspace stays as it is. Of `corral run` it removes what is written down under that name.
     """
     from . import keeping
 

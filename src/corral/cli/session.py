@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..agents import is_known
 from ..errors import CommandNotFoundError, CorralError
-from ..events import Failed, Notice, Phase, Report, Started
+from ..events import AgentBecame, Event, Failed, Notice, Phase, Report, Started
 from ..host.limits import capacity
 from ..plan import Plan
 from ..sandbox import Parts, Sandbox, host_facts, make_plan, prepare, start, sweep
-from ..sandbox.appearances import Watch
+from ..sandbox.appearances import Watch, told
 from ..spec import Extra, Spec, load_spec, missing_program_hint
+from ..spec.text import printable
 from . import terminal
 from .asked import Asked, prepared
 from .attach import Attachment, Command, as_json
 from .options import Wanted
 from .progress import Progress
 from .refusals import Refusals
+
+if TYPE_CHECKING:
+    from .record import Record
+
+_RECORD = "corral.cli.record"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,6 +157,7 @@ class _Session:
         self._progress = progress
         self._environ = environ
         self._attachment = Attachment(report)
+        self._record: Record | None = None
 
     async def run(self) -> int:
         """Start the sandbox, run the command, end the sandbox."""
@@ -158,9 +167,11 @@ class _Session:
         wanted = self._request.wanted
         echo = terminal.STDERR if wanted.console else None
         watch = Watch(self._spec, self._plan)
+        # In a thread, while the guest boots, so it costs no time.
+        asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _RECORD)
         try:
             async with start(
-                self._plan, self._parts, self._report, console_echo=echo, keep=wanted.debug
+                self._plan, self._parts, self._happened, console_echo=echo, keep=wanted.debug
             ) as sandbox:
                 await watch.ready()
                 for shell in sandbox.debug_shells:
@@ -168,10 +179,32 @@ class _Session:
                     self._report(Notice(level="info", message=said))
                 return await self._command(sandbox)
         finally:
+            changed: list[str] = []
             if self._attachment.execution is not None:
-                for message in watch.notices():
+                changed = watch.changed()
+                for message in told(changed):
                     self._report(Notice(level="warning", message=message))
                 self._tell_changes()
+            await self._end_record(changed)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, AgentBecame):
+            self._written().became(event)
+        self._report(event)
+
+    def _written(self) -> Record:
+        """What is written down, begun when the machine is up."""
+        if self._record is None:
+            from .record import Record
+
+            self._record = Record(self._plan.name)
+        return self._record
+
+    async def _end_record(self, changed: list[str]) -> None:
+        failure = await self._record.close(changed) if self._record is not None else None
+        if failure is not None:
+            said = f"not all of what the command did is written down: {printable(failure)}"
+            self._report(Notice(level="warning", message=said))
 
     def _tell_changes(self) -> None:
         if self._spec.reviewed:
@@ -194,7 +227,8 @@ class _Session:
             kill=sandbox.kill,
         )
         try:
-            return await self._attachment.run(sandbox, command, self._started)
+            with self._written().of(sandbox) as recorded:
+                return await self._attachment.run(recorded, command, self._started)
         except CommandNotFoundError as error:
             raise self._with_tool_hint(error) from error
 

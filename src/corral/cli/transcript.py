@@ -51,7 +51,8 @@ def command(
     if "/" in name or name.startswith(".") or merged.is_empty:
         raise UnknownSandboxError(
             f"no sandbox called “{printable(name, 60)}” has asked a model or run a command.",
-            hint="Sandboxes that stay (corral up) and gateways write it; `corral ps` lists names.",
+            hint="The name is that of --name, else the folder's. `corral ps -a` lists those "
+            "that are kept.",
         )
     conversation = Conversation()
     for record in merged.records(follow=follow):

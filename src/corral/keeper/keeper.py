@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError
 from ..events import (
     AgentBecame,
@@ -36,17 +35,16 @@ from ..sandbox.debug import DebugShell
 from ..sandbox.gateway import spent
 from ..sandbox.ports import Port, shown
 from ..tasks.queue import Tasks
+from ..terminals.recorded import Recordings
 from ..terminals.recordings import RECORDINGS
-from ..terminals.transcripts import Transcripts
+from ..terminals.transcripts import Transcripts, shortened
 from .messages import AgentRow
 from .model import State
-from .recorded import Recordings
 from .running import Running
 from .sessions import Sessions
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
 _SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
-_SHOWN_ARGUMENTS, _SHOWN_CHARACTERS = 32, 200
 
 
 class Box(Protocol):
@@ -192,9 +190,7 @@ class Keeper:
         box = self._running_box()
         execution = await box.exec(argv, **options)
         number = next(self._numbers)
-        shown = tuple(
-            printable(argument[:_SHOWN_CHARACTERS]) for argument in argv[:_SHOWN_ARGUMENTS]
-        )
+        shown = shortened(argv)
         running = Running(
             number=number,
             argv=shown,
@@ -209,8 +205,7 @@ class Keeper:
         self._idle.clear()
         self.report(CommandStarted(command=number, argv=shown))
         if not running.quiet:
-            told = {"command": number, "argv": shown, "session": session}
-            self.transcripts.record(running.agent, "started", **told)
+            self.transcripts.started(running, session)
         return running
 
     def present_tasks(self) -> Tasks:
@@ -230,9 +225,8 @@ class Keeper:
     def forget(self, running: Running, status: int | None = None) -> None:
         """A command is none any more."""
         if not (running.quiet or running.over.is_set()):
-            told = {"command": running.number, "session": running.session, "status": status}
-            seconds = round(time.time() - running.since, 3)
-            self.transcripts.record(running.agent, "ended", **told, seconds=seconds)
+            seconds = time.time() - running.since
+            self.transcripts.ended(running, status, seconds, running.session)
         running.over.set()
         self.running.pop(running.number, None)
         if not self.running:

@@ -30,10 +30,10 @@ from ..errors import (
     StreamResetError,
 )
 from ..tasks import parse
+from ..terminals.tap import Tap
 from . import messages
 from .keeper import Keeper
 from .model import VERSION, Problem
-from .recorded import Tap
 from .running import Running
 from .session_calls import SessionCalls
 
@@ -324,7 +324,7 @@ class Peer:
         """What writes down what a command shows on its terminal, if it has one."""
         if call.terminal is None:
             return None
-        tap = self._taps[call.exec] = Tap(self._keeper.recordings, running, call.terminal)
+        tap = self._taps[call.exec] = Tap(lambda: self._keeper.recordings, running, call.terminal)
         self._spawn(tap.serve(), "tap")
         return tap
 

@@ -24,8 +24,9 @@ from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError, UsageError
 from ..spec.values import NAME_PATTERN
 from ..terminals.emulator import Emulator
+from ..terminals.recorded import Recorded, Recordings
+from ..terminals.tap import SLICE
 from .model import Info
-from .recorded import SLICE, Recorded, Recordings
 from .running import Running
 
 TERM = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}  # what the emulator is

@@ -57,6 +57,21 @@ def names() -> list[str]:
     return sorted(found)
 
 
+def remove_logs(name: str) -> bool:
+    """Remove what is written down of the sandboxes called `name`; False when there is nothing.
+
+    What their agents did, and asked of the network and of models, and what they spent. Raises
+    HostError.
+    """
+    folder = state_dir() / "logs" / name
+    with _disk(folder):
+        try:
+            remove_tree(folder)
+        except FileNotFoundError:
+            return False
+        return True
+
+
 class Record:
     """What is on disk of the sandbox `name`, whether it exists or not. Raises UsageError."""
 
@@ -268,9 +283,7 @@ class Record:
         self.settle()
         with _disk(self.folder):
             (self.folder / _REQUEST).unlink(missing_ok=True)  # from here on it does not exist
-            # What its agents asked of the network and of models, and what they spent.
-            with contextlib.suppress(FileNotFoundError):
-                remove_tree(state_dir() / "logs" / self.name)
+            remove_logs(self.name)
         self._clear_away()
 
     def _clear_away(self) -> None:

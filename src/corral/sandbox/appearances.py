@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from threading import Thread
 
@@ -57,19 +57,28 @@ class Watch:
         """Wait until the look before is taken."""
         await asyncio.wrap_future(self._before)
 
-    def notices(self) -> Iterator[str]:
-        """One sentence for each thing that appeared or changed; the guest may have chosen names."""
+    def changed(self) -> list[str]:
+        """What appeared or changed; the guest may have chosen names."""
         paths = [path for path in self._absent if os.path.lexists(path)]
         with contextlib.suppress(OSError):
             found = repository.changed(self._before.result(), self._now())
             paths += [path for path in found if not _covered(path, paths)]
-        for path in paths[:MAX_TOLD]:
-            yield (
-                f"{printable(path)} appeared or changed: git and other tools of yours may run "
-                "what it says. Read it before you use them here."
-            )
-        if len(paths) > MAX_TOLD:
-            yield f"{len(paths) - MAX_TOLD} further files that git obeys appeared or changed."
+        return paths
+
+    def notices(self) -> Iterator[str]:
+        """One sentence for each of them."""
+        yield from told(self.changed())
+
+
+def told(paths: Sequence[str]) -> Iterator[str]:
+    """One sentence for each thing that `changed`."""
+    for path in paths[:MAX_TOLD]:
+        yield (
+            f"{printable(path)} appeared or changed: git and other tools of yours may run "
+            "what it says. Read it before you use them here."
+        )
+    if len(paths) > MAX_TOLD:
+        yield f"{len(paths) - MAX_TOLD} further files that git obeys appeared or changed."
 
 
 def _covered(path: str, others: list[str]) -> bool:

@@ -88,7 +88,7 @@ class Recorder:
 
 
 def new_path(folder: Path, agent: int, session: str) -> Path:
-    """Where another recording goes; the oldest ones make room. Raises OSError."""
+    """A new file for another recording; the oldest ones make room. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for gone in listed(folder)[: -(MOST - 1)]:
         for path in (gone.path, older(gone.path)):
@@ -96,10 +96,14 @@ def new_path(folder: Path, agent: int, session: str) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime())
     base = folder / f"agent-{agent}.{session}.{stamp}.cast"
     path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"agent-{agent}.{session}.{stamp}-{number}.cast")
-    return path
+    while True:
+        try:
+            path.touch(mode=0o600, exist_ok=False)  # two sandboxes of one name may be at it
+        except FileExistsError:
+            number += 1
+            path = base.with_name(f"agent-{agent}.{session}.{stamp}-{number}.cast")
+        else:
+            return path
 
 
 def listed(folder: Path, *, agent: int | None = None, session: str = "") -> list[Recording]:
