@@ -27,10 +27,14 @@ VERSION = 1
 
 
 class Base(msgspec.Struct):
-    """How the workspace was, by path. left: what could not be copied."""
+    """How the workspace was, by path. left: what could not be copied.
+
+    branch: the new one of git's that it was made on, "" for none; not kept.
+    """
 
     names: dict[str, Was]
     left: list[str]
+    branch: str = ""
 
 
 class _Written(msgspec.Struct, array_like=True):
@@ -58,7 +62,8 @@ def make(
 
         left = copy_folder(source, str(work), hidden, copied)
         with opened(work) as root:
-            for path in refs.start_branch(root, branch)[1] if branch else ():
+            branch, written = refs.start_branch(root, branch) if branch else ("", [])
+            for path in written:
                 with file_in(root, path) as fd:
                     contents[path] = (*pack.add(fd), NONE)
             found = scan(root)
@@ -83,7 +88,7 @@ def make(
             work=entry.signature,
             hidden=hidden is not None and hidden(path, entry.kind == "folder"),
         )
-    base = Base(names, left)
+    base = Base(names, left, branch)
     write_base(folder, base)
     return base
 

@@ -38,6 +38,7 @@ from ..spec.values import NAME_PATTERN
 from . import applying
 from .applying import Accept, Outcome
 from .compare import Comparison
+from .index import only_refreshed
 from .model import Change
 from .showing import Shown, chosen, judged
 from .snapshot import WORK, make, snapshot
@@ -162,7 +163,10 @@ class Review:
             if not pending:
                 self._remove()
         fresh = {number: name for number, name in agents.items() if number not in pending}
-        left = self._make(workspace, hidden, fresh, pending)
+        left, renamed = self._make(workspace, hidden, fresh, pending)
+        for number, branch in renamed.items():
+            whose = f"agent {number}'s copy" if len(agents) > 1 else "the copy"
+            notices.append(f"the branch {agents[number]} is taken: {whose} is on {branch}.")
         if left:
             shown = ", ".join(printable(path) for path in left[:_SHOWN])
             more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
@@ -189,10 +193,13 @@ class Review:
         hidden: Hidden | None,
         agents: Mapping[int, str],
         kept: Collection[int],
-    ) -> list[str]:
-        """Make the snapshots of `agents`, beside those that are kept; what is not in them."""
+    ) -> tuple[list[str], dict[int, str]]:
+        """Make the snapshots of `agents`, beside those that are kept.
+
+        Returns what is not in them, and the branches that are other ones than were asked for.
+        """
         if not agents:
-            return []
+            return [], {}
         if repository.linked_worktree(Path(workspace, ".git")) is not None:
             raise ReviewError(
                 "the workspace is a linked git worktree: its repository is elsewhere, and what an "
@@ -206,6 +213,7 @@ class Review:
             )
         fresh = self.folder.with_name(f".{self.name}.new")
         left: dict[str, None] = {}
+        renamed: dict[int, str] = {}
         try:
             with contextlib.suppress(FileNotFoundError):  # left by one that was killed
                 remove_tree(fresh)
@@ -213,6 +221,8 @@ class Review:
             for number, branch in agents.items():
                 base = make(workspace, fresh / str(number), hidden, branch)
                 left |= dict.fromkeys(base.left)
+                if base.branch not in ("", branch):
+                    renamed[number] = base.branch
             meta = Meta(
                 workspace=workspace,
                 created=time.time(),
@@ -237,7 +247,7 @@ class Review:
             with contextlib.suppress(OSError):
                 remove_tree(fresh)
             raise
-        return list(left)
+        return list(left), renamed
 
     def _replace(self, fresh: Path, agents: Collection[int], gone: Collection[int]) -> None:
         """Put snapshots into a review that there is; those that go hold no change."""
@@ -289,10 +299,17 @@ class Review:
             return comparison.results(list(changes))
 
     def both_changes(self, agent: int) -> tuple[list[Shown], int]:
-        """What changed, judged, and how many files of git's folders; by one look at the tree."""
+        """What changed, judged, and how many files of git's folders; by one look at the tree.
+
+        An index that git has only refreshed does not count.
+        """
         with self.comparison(agent) as (comparison, here):
             changes = comparison.changes()
-            in_git = sum(1 for change in changes if change.repository)
+            in_git = sum(
+                1
+                for change in changes
+                if change.repository and not only_refreshed(comparison, change)
+            )
             return judged(comparison, here, chosen(changes, ())), in_git
 
     def repository_changes(self, agent: int = 1) -> list[Change]:

@@ -50,40 +50,64 @@ def _branches(spec: Spec) -> dict[int, str]:
 
 
 def summary(spec: Spec) -> Iterator[tuple[str, str]]:
-    """(level, sentence) of what a sandbox under review has left, and how to go on."""
+    """(level, sentence) of what a sandbox under review has left, and how to go on.
+
+    Of several agents one sentence each, and one of all that changed nothing.
+    """
     if not spec.reviewed:
         return
     name = spec.name
     review = Review(name)
-    changed = False
+    changed, idle = False, []
     for number in spec.snapshots:
         try:
             shown, in_git = review.both_changes(number)
         except ReviewError as error:
             yield "warning", error.message
             continue
-        who = f"agent {number}: " if spec.several else ""
-        for level, text in _of_one(name, number if spec.several else 0, shown, in_git):
-            yield level, who + text
+        if not spec.several:
+            yield from _of_the_only(name, shown, in_git)
+        elif shown or in_git:
+            yield _of_one(name, number, shown, in_git)
+        else:
+            idle.append(str(number))
         changed = changed or bool(shown)
+    if len(idle) > 1 and len(idle) == len(spec.snapshots):
+        yield "info", "no agent changed anything in the workspace."
+    elif idle:
+        agents = f"agents {', '.join(idle)}" if len(idle) > 1 else f"agent {idle[0]}"
+        yield "info", f"{agents}: nothing changed in the workspace."
     if changed:
+        whose = " --agent N" if len(spec.snapshots) > 1 else ""
         yield (
             "info",
-            f"go on with: corral diff {name} | corral apply {name} | corral discard {name}",
+            f"go on with: corral diff {name} | corral apply {name}{whose} | "
+            f"corral discard {name}{whose}",
         )
 
 
-def _of_one(
-    name: str, number: int, shown: Sequence[Shown], in_git: int
-) -> Iterator[tuple[str, str]]:
-    """The same of one agent. number: 0 where there is only one."""
-    chosen = f"{name} --agent {number}" if number else name
+def _of_one(name: str, number: int, shown: Sequence[Shown], in_git: int) -> tuple[str, str]:
+    """What one of several agents has left."""
+    parts = [f"held back: {counted(shown)}."] if shown else []
     if in_git:
-        files = "1 file" if in_git == 1 else f"{in_git:,} files"
+        only, too = ("", ", too") if shown else ("only ", "")
+        how = f"corral diff {name} --agent {number} .git"
+        parts.append(f"{only}{_files(in_git)} of git's changed{too}: {how}")
+    level = "warning" if any(one.dangers for one in shown) else "info"
+    return level, f"agent {number}: {' '.join(parts)}"
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number:,} files"
+
+
+def _of_the_only(name: str, shown: Sequence[Shown], in_git: int) -> Iterator[tuple[str, str]]:
+    """The same where there is one."""
+    if in_git:
         yield (
             "info",
-            f"{files} of git's changed, too (commits, the index): neither shown nor applied "
-            f"unless you name them: corral diff {chosen} .git",
+            f"{_files(in_git)} of git's changed, too (commits, the index): neither shown nor "
+            f"applied unless you name them: corral diff {name} .git",
         )
     if not shown:
         yield "info", "nothing changed in the workspace."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from corral.review import refs
 from corral.review.everybody import look
 from corral.review.store import Review
 from corral.review.tree import opened
+from corral.review.working import summary
+from corral.spec import AgentSpec
+from tests.support import examples
 from tests.unit.review.conftest import Case
 from tests.unit.review.trees import build, read, replace
 
@@ -186,3 +190,60 @@ def test_what_one_made_is_thrown_away_alone(case: Case) -> None:
     assert case.review.changes(agent=2) == []
     case.review.discard([])
     assert not Review("demo").exists()
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_branch_that_is_taken_is_told_with_the_one_in_its_place(
+    case: Case, repository: Path, several: bool
+) -> None:
+    git(repository, "branch", "corral/x/2")
+    agents = {1: "corral/x/1", 2: "corral/x/2"} if several else {1: "corral/x/2"}
+    with case.review.begin(str(case.here), None, agents) as begun:
+        (notice,) = begun.notices
+    whose = "agent 2's copy" if several else "the copy"
+    assert notice == f"the branch corral/x/2 is taken: {whose} is on corral/x/2-2."
+    with case.review.begin(str(case.here), None, dict.fromkeys(agents, "")) as begun:
+        assert begun.notices == ()
+
+
+def told(agents: int) -> list[tuple[str, str]]:
+    """What is said at the end of a herd."""
+    each = tuple(AgentSpec(number=number, workspace="own") for number in range(1, agents + 1))
+    return list(summary(examples.spec(agents=each, name="demo")))
+
+
+def test_the_end_says_one_line_of_each_who_changed_something(case: Case, repository: Path) -> None:
+    works = begin(case)
+    assert told(3) == [("info", "no agent changed anything in the workspace.")]
+    for work in works.values():
+        before = (work / ".git" / "index").read_bytes()
+        git(work, "status")
+        assert (work / ".git" / "index").read_bytes() != before, "it is written anew"
+    assert told(3) == [("info", "no agent changed anything in the workspace.")]
+    git(works[1], "commit", "-q", "--allow-empty", "-m", "two")
+    (works[2] / "a").write_bytes(b"2\n")
+    (works[2] / ".envrc").write_bytes(b"x\n")
+    git(works[2], "add", ".")
+    first, second, third, how = told(3)
+    files = r"\d+ files of git's changed"
+    assert re.fullmatch(rf"agent 1: only {files}: corral diff demo --agent 1 \.git", first[1])
+    assert second[0] == "warning", "direnv runs it on the host"
+    assert re.fullmatch(
+        r"agent 2: held back: 1 new, 1 changed, 1 of them dangerous\. "
+        rf"{files}, too: corral diff demo --agent 2 \.git",
+        second[1],
+    )
+    assert third == ("info", "agent 3: nothing changed in the workspace.")
+    assert "corral apply demo --agent N" in how[1]
+
+
+def test_the_end_of_one_who_only_looked_at_git_says_nothing_of_it(
+    case: Case, repository: Path
+) -> None:
+    work = begin(case)[1]
+    git(work, "status")
+    spec = examples.spec(agents=(AgentSpec(workspace="own"),), name="demo")
+    assert list(summary(spec)) == [("info", "nothing changed in the workspace.")]
+    git(work, "rm", "-q", "--cached", "b")
+    (said, _nothing) = summary(spec)
+    assert said[1].startswith("1 file of git's changed, too")
