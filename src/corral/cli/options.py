@@ -359,42 +359,6 @@ _SANDBOX = (
     ),
 )
 
-_HERD = (
-    click.option(
-        "--agents", metavar="N", help="Several agents, each in a jail of its own: 1 to 32."
-    ),
-    click.option(
-        "--agent-workspace",
-        metavar="own|together|turns",
-        help="Of several agents: a copy each (default), or one folder for all.",
-    ),
-)
-
-_RECIPES = (
-    click.option(
-        "--import-settings",
-        is_flag=True,
-        help="Copy your own settings of the agent into its home, once, less credentials.",
-    ),
-    click.option(
-        "--share-auth",
-        is_flag=True,
-        help="Let the agent use your subscription's login, through a gateway.",
-    ),
-)
-
-_DISK = (
-    click.option(
-        "--disk", metavar="SIZE", help="A disk that keeps what is written to the system: 20g."
-    ),
-    click.option(
-        "--agent-io-read", metavar="SIZE", help="Bytes a second that one agent reads from --disk."
-    ),
-    click.option(
-        "--agent-io-write", metavar="SIZE", help="Bytes a second that one agent writes to it."
-    ),
-)
-
 MAX_AGENT = 32  # spec.MAX_AGENTS, which would cost an import here
 
 agent_option = click.option(
@@ -426,40 +390,16 @@ _STREAMS = (
 
 def sandbox_options(function: F) -> F:
     """What a new sandbox gets, for `run` and `up`; `wanted` reads their parameters."""
-    return _all(_SANDBOX, function)
-
-
-def herd_options(function: F) -> F:
-    """Several agents, for `up`: a run has one."""
-    return _all(_HERD, function)
-
-
-def recipe_options(function: F) -> F:
-    """What an agent with a recipe may have of the user's own."""
-    return _all(_RECIPES, function)
-
-
-def disk_options(function: F) -> F:
-    """A disk, for `up`: what keeps nothing has none."""
-    return _all(_DISK, function)
-
-
-def action_option(function: F) -> F:
-    """`--action`, for `up`: tasks are given to what is kept."""
-    return click.option(
-        "--action",
-        multiple=True,
-        metavar="NAME=CMD",
-        help="A command that tasks call by a name: 'test=pytest -q'. Repeatable.",
-    )(function)
+    return decorated(_SANDBOX, function)
 
 
 def stream_options(function: F) -> F:
     """A command's terminal and standard input, for `run` and `exec`."""
-    return _all(_STREAMS, function)
+    return decorated(_STREAMS, function)
 
 
-def _all(options: tuple[Callable[[F], F], ...], function: F) -> F:
+def decorated(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    """The command with these options, in this order."""
     for option in reversed(options):  # as decorators, the last one first
         function = option(function)
     return function

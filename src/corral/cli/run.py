@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from .options import current_folder, recipe_options, sandbox_options, stream_options, wanted
+from .herd_options import recipe_options
+from .options import current_folder, sandbox_options, stream_options, wanted
 
 EPILOG = """\b
 Examples:

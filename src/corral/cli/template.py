@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .options import current_folder, herd_options, sandbox_options, wanted
+from .herd_options import herd_options
+from .options import current_folder, sandbox_options, wanted
 
 EPILOG = """\b
 Examples:

@@ -8,16 +8,8 @@ from typing import Any
 
 import click
 
-from .options import (
-    action_option,
-    current_folder,
-    disk_options,
-    herd_options,
-    known_name,
-    recipe_options,
-    sandbox_options,
-    wanted,
-)
+from .herd_options import action_option, disk_options, herd_options, recipe_options
+from .options import current_folder, known_name, sandbox_options, wanted
 
 EPILOG = """\b
 Examples:
