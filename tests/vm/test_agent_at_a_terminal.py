@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from corral.scripted import Models, Reply
-from tests.support.real_agents import SECONDS, project
-from tests.support.terminals import CTRL_C, terminal
+from tests.support.corral import command, environment
+from tests.support.real_agents import SECONDS, Project, project
+from tests.support.tmux import pane_shows, press, sockets_in
 
 pytestmark = pytest.mark.timeout(SECONDS + 20)
+
+NAME = "claude-in-tmux"
+PANE = "agents"  # of the window of this name, the only one: agent 1
 
 
 @pytest.fixture
@@ -22,26 +27,51 @@ async def models() -> AsyncIterator[Models]:
         yield found
 
 
-async def test_claude_code_at_a_terminal(tmp_path: Path, models: Models) -> None:
-    """It asks nothing in a fresh home: what is typed is answered on the screen."""
+@pytest.fixture
+def where(tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose sandbox has Claude Code as its agent, by the user's own file."""
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    with project(tmp_path, NAME, models) as found, sockets_in(tmp_path):
+        with (tmp_path / "config" / "config.toml").open("a") as file:
+            file.write('\n[[agent]]\nrecipe = "claude"\n')
+        found.variables["CORRAL_CPUS"] = "2"
+        try:
+            yield found
+        finally:
+            corral(found, "rm", "-f", NAME)
+
+
+def corral(where: Project, *arguments: str) -> str:
+    finished = subprocess.run(
+        command(*arguments),
+        cwd=where.folder,
+        env=environment(where.variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished
+    return finished.stdout
+
+
+async def test_claude_code_in_a_pane_of_tmux(where: Project, models: Models) -> None:
+    """It asks nothing in a fresh home: what is typed in its pane is answered on the screen."""
     call = ("Bash", {"command": "echo changed > file.txt", "description": "write"})
     models.script = (Reply(text="I-write.", tools=(call,)), Reply(text="Written-as-asked."))
-    with project(tmp_path, "claude-terminal", models) as where:
 
-        def talk() -> int:
-            arguments = ("run", "-t", "claude")
-            with terminal(where.folder, arguments, variables=where.variables) as person:
-                person.expect("bypass", SECONDS / 2)
-                person.type("Fix-it-please")
-                person.expect("Fix-it-please", 60)
-                person.type("\r")
-                person.expect("Written-as-asked", 120)
-                person.type(CTRL_C)
-                person.expect("Ctrl", 30)
-                person.type(CTRL_C)
-                return person.wait(60)
+    def talk() -> str:
+        corral(where, "up", "-d")
+        corral(where, "tmux", NAME, "--detach")
+        pane_shows(NAME, PANE, "bypass permissions on", SECONDS / 2)
+        press(NAME, PANE, "-l", "Fix-it-please")
+        pane_shows(NAME, PANE, "Fix-it-please", 60)
+        press(NAME, PANE, "Enter")
+        pane_shows(NAME, PANE, "Written-as-asked", 120)
+        return corral(where, "tmux", NAME, "--capture", "1")
 
-        assert await asyncio.to_thread(talk) == 0
-        assert (where.folder / "file.txt").read_text() == "changed\n"
+    screen = await asyncio.to_thread(talk)
+    assert "Fix-it-please" in screen and "Written-as-asked" in screen
+    assert (where.folder / "file.txt").read_text() == "changed\n"
     (first, *_more) = [seen for seen in models.seen if seen.offers_tools]
     assert "Fix-it-please" in json.dumps(first.body)

@@ -18,6 +18,7 @@ from corral.terminals.emulator import CLEAN
 from tests.support import leftovers
 from tests.support.corral import command, environment, left_behind
 from tests.support.terminals import terminal
+from tests.support.tmux import pane_shows, press, sockets_in
 
 DETACH = "\x1c"  # Ctrl-\
 
@@ -197,25 +198,12 @@ def test_what_a_hostile_program_says_reaches_a_real_terminal_as_drawing_only(app
     corral("attach", app, "hostile", "--kill")
 
 
-def shown_by_tmux(name: str, pane: str, until: str) -> str:
-    """What a pane shows, once it shows `until`."""
-    deadline = time.monotonic() + 40
-    while True:
-        argv = ["tmux", "-L", f"corral-{name}", "capture-pane", "-p", "-t", f"={name}:{pane}"]
-        finished = subprocess.run(argv, capture_output=True, text=True, timeout=10)
-        if finished.returncode == 0 and until in finished.stdout:
-            return finished.stdout
-        assert time.monotonic() < deadline, finished
-        time.sleep(0.2)  # tmux tells nobody
-
-
 @pytest.fixture
 def tmux_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where sockets of tmux are, so that no other tmux is met; none is left."""
     monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
-    yield tmp_path
-    for path in tmp_path.glob("tmux-*/*"):
-        subprocess.run(["tmux", "-S", str(path), "kill-server"], capture_output=True)
+    with sockets_in(tmp_path):
+        yield tmp_path
 
 
 def test_agents_are_shown_side_by_side_and_outlive_tmux(
@@ -236,9 +224,9 @@ def test_agents_are_shown_side_by_side_and_outlive_tmux(
         [*tmux, "show-options", "-gv", "status-left"], capture_output=True, text=True, check=True
     )
     assert left.stdout == f" {app} \n"
-    subprocess.run([*tmux, "send-keys", "-t", f"={app}:agents", "echo in-$((40+2))", "Enter"])
-    shown_by_tmux(app, "agents", "in-42")
-    shown_by_tmux(app, "log", "command 1")
+    press(app, "agents", "echo in-$((40+2))", "Enter")
+    pane_shows(app, "agents", "in-42")
+    pane_shows(app, "log", "command 1")
     assert "in-42" in corral("tmux", app, "--capture", "1")
     with terminal(tmp_path, ["tmux", app], rows=40, columns=160) as person:
         person.expect("in-42")
@@ -270,7 +258,7 @@ def test_tmux_ends_with_the_sandbox(
     folder.mkdir()
     corral("up", "-d", cwd=folder)
     corral("tmux", "short", "--detach")
-    shown_by_tmux("short", "log", "running")
+    pane_shows("short", "log", "running")
     corral("rm", "-f", "short")
     deadline = time.monotonic() + 20
     while subprocess.run(["tmux", "-L", "corral-short", "ls"], capture_output=True).returncode == 0:

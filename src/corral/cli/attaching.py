@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..terminals import MAIN
 from .options import known_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  corral attach app                        the session main of agent 1, a shell; Ctrl-\\ detaches
+  corral attach app                        agent 1 at work: its session main; Ctrl-\\ detaches
   corral attach app --agent 2 claude -- claude        another, started now if it is not there
   corral attach app claude -d -- claude    start it, do not look at it
   corral attach app claude --type 'fix the test\\r'    press keys; \\r is Enter, \\e Escape
@@ -27,13 +28,15 @@ Examples:
   corral attach app claude --kill
 
 \b
+The session main runs the program of the agent's recipe where it has one, as [[agent]] recipe =
+"claude" says; any other session, and that of an agent without a recipe, runs a shell.
+
+\b
 A session runs on when you detach, when your terminal is closed and when the connection breaks. It
 ends with its program, or with the sandbox.
 Exit status: 0 after detaching; the program's when it ended; 125 when corral itself failed.
 """
 
-SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
-MAIN = "main"
 _COMMAND = "corral.attach.command"
 _KEY = "ctrl-\\"
 
@@ -153,8 +156,7 @@ def _attach(
     from .keeping import say
 
     asked = watched.Wanted(
-        argv=cmd or SHELL,
-        given=bool(cmd),
+        argv=cmd,
         environment=inside.variables(env, dict(os.environ)),
         workdir=workdir,
         watch=watch,

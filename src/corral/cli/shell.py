@@ -20,8 +20,6 @@ Commands may come through a pipe: echo 'id; pwd' | corral shell app
 Exit status: the shell's, as with `corral exec`.
 """
 
-_SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
-
 
 @click.command("shell", epilog=EPILOG)
 @click.argument("name", shell_complete=known_name)
@@ -29,9 +27,10 @@ _SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 def command(name: str, agent: int) -> None:
     """Open a shell in sandbox NAME: bash where it has that, else sh."""
     began = time.monotonic()
+    from ..terminals import SHELL
     from . import inside
     from .attach import Command
 
-    asked = Command(argv=_SHELL, terminal=None, stdin=True, as_json=False)
+    asked = Command(argv=SHELL, terminal=None, stdin=True, as_json=False)
     environ = dict(os.environ)
     sys.exit(inside.run(name, asked, agent=agent, user=None, environ=environ, began=began))

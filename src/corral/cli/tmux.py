@@ -26,8 +26,8 @@ with a socket (tmux -L corral-NAME) and a configuration of its own.
 @click.option("--kill", is_flag=True, help="Close it; agents and their sessions go on.")
 def command(name: str, detach: bool, capture: int | None, kill: bool) -> None:
     """Open a tmux session for sandbox NAME: a pane for each agent, its log, its console."""
+    from ..terminals import MAIN
     from . import keeping, panes
-    from .attaching import MAIN
 
     if sum((detach, capture is not None, kill)) > 1:
         raise click.UsageError("Only one of --detach, --capture, --kill at once.")

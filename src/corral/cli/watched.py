@@ -22,10 +22,9 @@ _SETTLING = 5.0  # seconds for the status of a session whose output has ended
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line says. given: argv was named, and is not the shell. key: detaches."""
+    """What the command line says. argv: empty for the session's own program. key: detaches."""
 
     argv: tuple[str, ...]
-    given: bool
     environment: Mapping[str, str]
     workdir: str | None
     watch: bool
@@ -72,7 +71,7 @@ async def _attach(name: str, session: Session, wanted: Wanted) -> tuple[bool, in
         size = terminal.size()
         for attempt in range(_ATTEMPTS):
             opened = not wanted.watch and await _open(kept, session, wanted)
-            if wanted.given and not opened and not wanted.watch:
+            if wanted.argv and not opened and not wanted.watch:
                 raise SandboxStateError(
                     f"agent {session[0]} of {name} has a session {session[1]} already.",
                     hint="Attach to it without a command, or end it first (--kill).",

@@ -222,6 +222,7 @@ class Kept:
     ) -> bool:
         """Start a program in a session of its own; False when there is one of that name already.
 
+        argv: empty for what the session is for: its agent's program, or a shell.
         size: rows, columns. Raises as `exec`, and UsageError for a name that is none.
         """
         call = messages.OpenCall(

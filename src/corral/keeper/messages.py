@@ -171,7 +171,10 @@ class Published(_Message, frozen=True, kw_only=True):
 
 
 class OpenCall(_Message, frozen=True, kw_only=True):
-    """Start a program in a session of its own, unless there is one of that name."""
+    """Start a program in a session of its own, unless there is one of that name.
+
+    argv: empty for the session's own program; see `Sessions.open`.
+    """
 
     agent: int
     session: str

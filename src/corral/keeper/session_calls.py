@@ -92,8 +92,8 @@ class SessionCalls:
 
     async def _open(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read(params, messages.OpenCall)
-        if call.agent < 1 or not call.argv:
-            raise ExecError("a session needs an agent and a command.")
+        if call.agent < 1:
+            raise ExecError("a session needs an agent.")
         opened = await self._sessions.open(
             call.agent,
             call.session,

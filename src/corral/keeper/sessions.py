@@ -19,10 +19,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
+from ..agents import find
 from ..channel import Execution, Stream
 from ..channel.failures import printable
 from ..errors import CorralError, SandboxStateError, UsageError
 from ..spec.values import NAME_PATTERN
+from ..tasks.commands import Command, Place
+from ..tasks.prompts import at_a_terminal
+from ..terminals import MAIN, SHELL
 from ..terminals.emulator import Emulator
 from ..terminals.recorded import Recorded, Recordings
 from ..terminals.tap import SLICE
@@ -267,6 +271,7 @@ class Sessions:
         self._starter = starter
         self._recordings = recordings
         self._sessions: dict[tuple[int, str], Session | None] = {}  # None: it begins
+        self.places: Mapping[int, Place] = {}  # agents by number, once they are known
 
     def listed(self) -> list[Info]:
         """All of them."""
@@ -282,6 +287,13 @@ class Sessions:
             )
         return found
 
+    def _own(self, agent: int, name: str) -> Command:
+        """What a session runs when nobody says."""
+        place = self.places.get(agent)
+        if name != MAIN or place is None or place.recipe is None:
+            return Command(argv=SHELL)
+        return at_a_terminal(place, find(place.recipe))
+
     async def open(
         self,
         agent: int,
@@ -295,7 +307,10 @@ class Sessions:
     ) -> bool:
         """Start a program in a new session; False when there is one of that name already.
 
-        Raises what starting it raises, UsageError.
+        argv: empty for the session's own: of `main` the program of the agent's recipe; without a
+        recipe, and of any other, a shell.
+
+        Raises what starting it raises, ConfigError for a recipe that is wrong, UsageError.
         """
         if not NAME_PATTERN.fullmatch(name):
             raise UsageError(
@@ -309,6 +324,9 @@ class Sessions:
             raise SandboxStateError(
                 f"there are {MOST} sessions already.", hint="End one: corral attach NAME --kill"
             )
+        if not argv:
+            own = self._own(agent, name)
+            argv, environment = own.argv, {**own.environment, **environment}
         self._sessions[key] = None
         try:
             running = await self._starter.exec(

@@ -39,7 +39,8 @@ async def tasks_of(keeper: Keeper, spec: Spec, plan: Plan, life: str) -> AsyncIt
         ready=hands.ready,
     )
     history = OnDisk(folder_of(keeper.name))
-    async with Tasks(places(spec, plan), tools, history, _Told(keeper)) as tasks:
+    keeper.sessions.places = found = places(spec, plan)
+    async with Tasks(found, tools, history, _Told(keeper)) as tasks:
         keeper.tasks, keeper.task_of = tasks, tasks.what
         try:
             yield

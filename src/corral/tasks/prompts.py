@@ -1,8 +1,8 @@
-"""A prompt for an agent program, as its recipe says: the command line and variables. Pure."""
+"""An agent program as its recipe says, for a prompt or a person. Pure."""
 
 from __future__ import annotations
 
-from ..agents import Reached, Recipe, environment, headless
+from ..agents import Reached, Recipe, environment, headless, interactive
 from ..agents.validate import dialects
 from ..errors import TaskError
 from ..policy import GATEWAY_DOMAIN
@@ -25,14 +25,26 @@ def recipe_name(task: Prompt, place: Place) -> str:
 def command(task: Prompt, place: Place, recipe: Recipe) -> Command:
     """The command for a prompt. Raises ConfigError, UsageError."""
     reached = _reached(recipe, place)
-    variables = environment(recipe, place.home, reached)
     return Command(
         argv=headless(recipe, task.prompt, reached),
-        # What the sandbox was started with counts: the recipe's, or what the user said instead.
-        environment={n: v for n, v in variables.items() if n not in place.variables},
+        environment=_variables(recipe, place, reached),
         timeout=None if task.timeout_ms is None else task.timeout_ms / 1000,
         output=recipe.table.output,
     )
+
+
+def at_a_terminal(place: Place, recipe: Recipe) -> Command:
+    """The command for a person at a terminal."""
+    reached = _reached(recipe, place)
+    return Command(
+        argv=interactive(recipe, (), reached), environment=_variables(recipe, place, reached)
+    )
+
+
+def _variables(recipe: Recipe, place: Place, reached: Reached | None) -> dict[str, str]:
+    """What the sandbox was started with counts: the recipe's, or what the user said instead."""
+    variables = environment(recipe, place.home, reached)
+    return {name: value for name, value in variables.items() if name not in place.variables}
 
 
 def _reached(recipe: Recipe, place: Place) -> Reached | None:

@@ -6,3 +6,6 @@
 
 No module here talks to a terminal or to a sandbox.
 """
+
+MAIN = "main"  # the session of an agent that is meant when none is named
+SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")

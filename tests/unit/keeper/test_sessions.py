@@ -7,17 +7,25 @@ import contextlib
 import json
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from corral.channel import Stream
-from corral.errors import CommandNotFoundError, SandboxStateError, StreamResetError, UsageError
+from corral.errors import (
+    CommandNotFoundError,
+    ConfigError,
+    SandboxStateError,
+    StreamResetError,
+    UsageError,
+)
 from corral.events import AgentBecame
 from corral.keeper import session_calls, sessions
 from corral.keeper.client import Attachment, connect
 from corral.paths import log_dir
-from corral.terminals import recordings, transcripts
+from corral.tasks.commands import Place
+from corral.terminals import SHELL, recordings, transcripts
 from corral.terminals.cast import Event
 from corral.terminals.emulator import CLEAN, Emulator
 
@@ -115,6 +123,44 @@ async def test_a_session_is_there_again_after_its_client_has_gone(opened: Kept) 
         await again.stream.end()  # as the detach key does
         assert [each.clients for each in await box.sessions()] in ([0], [1])
         assert "<two>" in await box.capture_session(MAIN)
+
+
+async def test_main_is_the_program_of_the_agents_recipe(
+    opened: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody names another. Other sessions are a shell, and so is main without a recipe."""
+    monkeypatch.setenv("CORRAL_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "mine.toml").write_text(
+        'summary = "Mine"\nprogram = "shell"\ninteractive = ["shell", "--please"]\n'
+        'state = ["~/.mine"]\n[env]\nMINE = "~/.mine"\n'
+    )
+    opened.box.scripts["/bin/sh"] = shell
+    places = {
+        number: Place(
+            agent=number,
+            workdir="/w",
+            folder=None,
+            lane="own",
+            recipe=recipe,
+            home="/home/me",
+        )
+        for number, recipe in ((1, "mine"), (2, None), (3, "gone"))
+    }
+    opened.keeper.sessions.places = places
+    async with connect(opened.name) as box:
+        for session in (MAIN, (1, "other"), (2, "main")):
+            assert await box.open_session(session, [], size=SIZE, environment={"A": "b"})
+        with pytest.raises(ConfigError, match="no recipe for an agent “gone”"):
+            await box.open_session((3, "main"), [], size=SIZE)
+        assert await box.open_session((3, "main"), ["shell"], size=SIZE)
+        (tmp_path / "agents" / "mine.toml").unlink()
+        assert not await box.open_session(MAIN, [], size=SIZE), "who attaches needs no recipe"
+    mine, other, second, named = opened.box.programs
+    assert mine.argv == ["shell", "--please"]
+    assert {"A": "b", "MINE": "/home/me/.mine"}.items() <= mine.options["environment"].items()
+    assert other.argv == second.argv == list(SHELL)
+    assert named.argv == ["shell"]
 
 
 async def test_the_end_of_the_program_is_told_with_its_status(opened: Kept) -> None:

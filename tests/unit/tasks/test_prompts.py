@@ -16,14 +16,14 @@ from corral.tasks.commands import Place
 from corral.tasks.model import Prompt
 from corral.tasks.output import Events
 from corral.tasks.parse import task
-from corral.tasks.prompts import command, recipe_name
+from corral.tasks.prompts import at_a_terminal, command, recipe_name
 
 from .conftest import Bench
 
 RECIPE = """
 summary = "A script"
 program = "sh"
-interactive = ["sh"]
+interactive = ["sh", "-i", "{provider}"]
 headless = ["sh", "-c", "{script}", "{prompt}"]
 output = "claude-stream-json"
 gateways = ["anthropic"]
@@ -32,6 +32,7 @@ HOME_OF_IT = "~/.script"
 MINE = "recipe"
 [gateway.anthropic]
 env = {URL = "{base_url}"}
+args = ["--at", "{model_host}"]
 """
 KEY = Key(kind="env", value=("ANTHROPIC_API_KEY",))
 ANTHROPIC = Gateway(name="claude-proxy", dialect="anthropic", upstream="https://a.test", key=KEY)
@@ -59,6 +60,13 @@ def test_the_command_is_the_recipes_and_the_users_variables_count() -> None:
         "URL": "http://claude-proxy.corral.internal",
     }
     assert (found.timeout, found.output) == (1.5, "claude-stream-json")
+
+
+def test_a_person_gets_the_same_program_and_variables() -> None:
+    here = place(gateways=(OPENAI, ANTHROPIC), variables=frozenset({"MINE"}))
+    found = at_a_terminal(here, recipe())
+    assert found.argv == ("sh", "-i", "--at", "claude-proxy.corral.internal")
+    assert found.environment == command(Prompt(prompt="x"), here, recipe()).environment
 
 
 def test_without_a_gateway_that_fits_the_program_is_told_of_none() -> None:
