@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from corral import paths
 from tests.support import golden as golden_files
 from tests.support import leftovers
 
@@ -23,6 +24,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test the code of another tree, as one virtual environment for several would."""
+    tested, own = Path(paths.__file__).resolve(), (config.rootpath / "src").resolve()
+    if not tested.is_relative_to(own):
+        raise pytest.UsageError(f"{tested} would be tested, not {own}; set PYTHONPATH={own}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
