@@ -1,8 +1,9 @@
-"""What review costs on a workspace of 10,000 files: snapshot, diff, apply, undo.
+"""What review costs on a workspace of 10,000 files: snapshot, diff, apply, undo, starts again.
 
     python -m bench.review [--files N] [--changed N] [--runs N] [--machine]
 
-The floor of the snapshot is `cp -a` of the same folder. With --machine also the whole of `corral
+The floor of the snapshot is `cp -a` of the same folder; of the start of several agents, as many of
+those. With --machine also the whole of `corral
 run --review -- true` beside `corral run -- true`.
 """
 
@@ -25,6 +26,8 @@ from corral.review.store import Review
 from .measure import arguments, median, show
 
 _PER_FOLDER = 50
+_AGENTS = 4
+_EDITED = 20  # files that the user changes before agents start again
 
 
 def tree(root: Path, count: int) -> None:
@@ -91,6 +94,35 @@ def one_round(folder: Path, here: Path, changed: int) -> dict[str, float]:
     return found
 
 
+def starts(folder: Path, here: Path, agents: int) -> dict[str, float]:
+    """Seconds of starts of so many agents: anew, again, and after some files changed."""
+    os.environ["CORRAL_STATE_DIR"] = str(folder / "state")
+    review = Review("starts")
+    name = "1 copy" if agents == 1 else f"{agents} copies"
+    found = {}
+
+    def copy() -> None:
+        for number in range(agents):
+            target = folder / f"cp{number}"
+            subprocess.run(["cp", "-a", str(here), str(target)], check=True)
+
+    def begin() -> None:
+        with review.begin(str(here), None, {number + 1: "" for number in range(agents)}):
+            pass
+
+    os.sync()
+    found[f"{name}: cp -a"] = timed(copy)
+    for number in range(agents):
+        shutil.rmtree(folder / f"cp{number}")
+    os.sync()
+    found[f"{name}: first start"] = timed(begin)
+    found[f"{name}: again"] = timed(begin)
+    change(here, _EDITED)
+    found[f"{name}: again, {_EDITED} files changed"] = timed(begin)
+    review.discard([])
+    return found
+
+
 def whole(here: Path, runs: int) -> dict[str, float]:
     """Seconds of whole runs, with and without review."""
     found = {}
@@ -125,6 +157,9 @@ def main() -> None:
         here.mkdir()
         tree(here, given.files)
         rounds = [one_round(folder, here, given.changed) for _ in range(given.runs)]
+        for each in rounds:
+            for agents in (1, _AGENTS):
+                each |= starts(folder, here, agents)
         found = {step: median([each[step] for each in rounds]) for step in rounds[0]}
         if given.machine:
             found |= whole(here, given.runs)

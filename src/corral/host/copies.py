@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 _FICLONE = 0x40049409  # linux/fs.h
 MAX_DEPTH = 256  # folders in folders: each is entered by all those above it
@@ -30,6 +31,18 @@ Hidden = Callable[[str, bool], bool]
 Copied = Callable[[str, os.stat_result, int], None]
 
 
+class Earlier(Protocol):
+    """An earlier copy that is brought up to date. trash: a folder for what goes; a descriptor."""
+
+    trash: int
+
+    def stays(self, path: str, folder: int, name: str, status: os.stat_result) -> bool:
+        """Whether a file is in the copy as it would be if it were copied now.
+
+        folder: where it is in the source. status: of it there.
+        """
+
+
 @dataclass
 class _Work:
     """A copy under way. links: where a file with several names was put. left: not copied."""
@@ -38,13 +51,18 @@ class _Work:
     target: int
     hidden: Hidden | None
     copied: Copied | None
+    earlier: Earlier | None = None
     links: dict[tuple[int, int], str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     folders: list[tuple[str, os.stat_result]] = field(default_factory=list)
 
 
 def copy_folder(
-    source: str, target: str, hidden: Hidden | None = None, copied: Copied | None = None
+    source: str,
+    target: str,
+    hidden: Hidden | None = None,
+    copied: Copied | None = None,
+    earlier: Earlier | None = None,
 ) -> list[str]:
     """Copy the folder `source` to `target`, which is made; returns what could not be copied.
 
@@ -52,11 +70,13 @@ def copy_folder(
     each file that was: its path, its source's status, a descriptor of the copy. Sockets, pipes,
     devices, what cannot be read, lies deeper than MAX_DEPTH or is replaced meanwhile are left out.
     Modes (without set-id bits), times, owners where this process may give files away, hard links
-    and extended attributes `user.*` stay. Raises OSError.
+    and extended attributes `user.*` stay. earlier: what `target` is already; all of it that is not
+    as it would be now goes. Raises OSError, then also when `target` is none that can be used again.
     """
-    os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
+    if earlier is None:
+        os.mkdir(target, 0o700)  # noqa: PTH102 - as below, where it goes by descriptor
     with contextlib.ExitStack() as stack:
-        work = _Work(os.open(source, _FOLDER), os.open(target, _FOLDER), hidden, copied)
+        work = _Work(os.open(source, _FOLDER), os.open(target, _FOLDER), hidden, copied, earlier)
         stack.callback(os.close, work.source)
         stack.callback(os.close, work.target)
         own = os.fstat(work.target)
@@ -69,7 +89,7 @@ def copy_folder(
                 try:
                     here = open_folders.enter_context(entered(work.source, path))
                 except OSError as error:
-                    if error.errno not in _CHANGED:
+                    if error.errno not in _CHANGED or earlier is not None:
                         raise
                     work.left.append(path)
                     continue
@@ -138,13 +158,14 @@ def entered(root: int, path: str) -> Iterator[int]:
 
 
 def _copy_entries(work: _Work, path: str, here: int, there: int, own: tuple[int, int]) -> None:
+    old = _old_entries(work, there)
     for name in dict.fromkeys(os.listdir(here)):  # renamed meanwhile, one may be listed twice
         inner = f"{path}/{name}" if path else name
         try:
             status = os.stat(name, dir_fd=here, follow_symlinks=False)
             if (status.st_dev, status.st_ino) == own:
                 continue  # the copy itself
-            if not _copy_entry(work, inner, name, here, there, status):
+            if not _copy_entry(work, inner, name, here, there, status, old):
                 work.left.append(inner)
         except PermissionError:
             work.left.append(inner)
@@ -152,14 +173,74 @@ def _copy_entries(work: _Work, path: str, here: int, there: int, own: tuple[int,
             if error.errno not in _CHANGED:
                 raise
             work.left.append(inner)
+    for name in old:
+        _put_away(work, there, name)
+
+
+def _old_entries(work: _Work, there: int) -> set[str]:
+    """What an earlier copy has in a folder, which is opened up for us. Raises OSError."""
+    if work.earlier is None:
+        return set()
+    os.fchmod(there, 0o700)
+    if any(not name.startswith("security.") for name in _attributes(there)):
+        raise OSError(errno.EEXIST, "a folder has attributes that none of ours has")
+    return set(os.listdir(there))
+
+
+def _put_away(work: _Work, there: int, name: str) -> None:
+    """Take what an earlier copy has of this name out of it."""
+    try:
+        os.unlink(name, dir_fd=there)
+    except IsADirectoryError:
+        if work.earlier is None:
+            raise
+        _open_up(there, name)  # only who may write in a folder may move it
+        free = secrets.token_hex(16)
+        os.rename(name, free, src_dir_fd=there, dst_dir_fd=work.earlier.trash)
+
+
+def _stays(
+    work: _Work, path: str, name: str, here: int, there: int, status: os.stat_result
+) -> bool:
+    """Whether what an earlier copy has of a file that is not hidden is right."""
+    if work.earlier is None or not work.earlier.stays(path, here, name, status):
+        return False
+    key = (status.st_dev, status.st_ino)
+    if status.st_nlink > 1 and work.links.setdefault(key, path) != path:
+        folder, _, first = work.links[key].rpartition("/")
+        with entered(work.target, folder) as found:
+            one = os.stat(first, dir_fd=found, follow_symlinks=False)
+        return os.path.samestat(one, os.stat(name, dir_fd=there, follow_symlinks=False))
+    return True
 
 
 def _copy_entry(
-    work: _Work, path: str, name: str, here: int, there: int, status: os.stat_result
+    work: _Work,
+    path: str,
+    name: str,
+    here: int,
+    there: int,
+    status: os.stat_result,
+    old: set[str],
 ) -> bool:
-    """Copy what has this name; False for what cannot be copied."""
+    """Copy what has this name; False for what cannot be copied. old: what an earlier copy has."""
     is_folder = stat.S_ISDIR(status.st_mode)
     hidden = work.hidden is not None and work.hidden(path, is_folder)
+    if name in old:
+        if stat.S_ISREG(status.st_mode) and not hidden:
+            if _stays(work, path, name, here, there, status):
+                old.remove(name)
+                return True
+        elif is_folder and not hidden and path.count("/") < MAX_DEPTH:
+            before = os.stat(name, dir_fd=there, follow_symlinks=False)
+            if stat.S_ISDIR(before.st_mode):
+                os.close(os.open(name, _FOLDER, dir_fd=here))  # may it be read at all?
+                _open_up(there, name)
+                work.folders.append((path, status))
+                old.remove(name)
+                return True
+        _put_away(work, there, name)
+        old.remove(name)
     if is_folder:
         if path.count("/") >= MAX_DEPTH:
             return False
@@ -213,6 +294,15 @@ def _copy_regular(
             _dress(target, status)
             if work.copied is not None:
                 work.copied(path, status, target)
+
+
+def _attributes(fd: int) -> list[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError as error:
+        if error.errno in _UNABLE:  # a file system without them
+            return []
+        raise
 
 
 def _copy_attributes(source: int, target: int) -> None:

@@ -59,7 +59,9 @@ CHECKPOINT_POINTS = (
 
 # In the order in which `corral run --review` and `corral apply` come by them.
 REVIEW_POINTS = (
+    "snapshot-retired",
     "snapshot-made",
+    "snapshot-placed",
     "apply-written",
     "apply-taken",  # of a file that is removed
     "apply-exchanged",  # of a file that is replaced

@@ -2,6 +2,7 @@
 
 One file and no second tree: making a file costs more than writing a few kilobytes. The guest cannot
 reach it. Where the file system shares blocks (btrfs, XFS), what is large is shared with its source.
+Agents whose snapshots were made together share one: a file with several names.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Pack:
             yield cls(fd)
         finally:
             os.close(fd)
+
+    @property
+    def end(self) -> int:
+        """Where the next content is put, in bytes."""
+        return self._end
 
     def add(self, source: int) -> tuple[int, int]:
         """Append what a file holds, holes as holes; (offset, size). Raises OSError."""
@@ -102,8 +108,8 @@ class Pack:
         return os.fstat(source).st_size == size and same(source, 0, self._fd, offset, size)
 
     def trim(self, end: int) -> None:
-        """Forget what lies behind `end`."""
-        if end < self._end:
+        """Forget what lies behind `end`, unless others may have put something there."""
+        if end < self._end and os.fstat(self._fd).st_nlink == 1:
             os.ftruncate(self._fd, end)
             self._end = end
 

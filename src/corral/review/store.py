@@ -5,7 +5,7 @@
         N/                     the snapshot of agent N, see `snapshot` and `applying`
     reviews/.NAME.running      flock(2), held while a sandbox works on it
     reviews/.NAME.changing     flock(2), held while it is made, applied or thrown away
-    reviews/.NAME.new          a snapshot that is being made
+    reviews/.NAME.new          snapshots that are being made, from earlier ones or anew
     reviews/.gone-*            what is being removed
 
 The kernel drops a lock when its holder ends, however that comes.
@@ -14,8 +14,6 @@ The kernel drops a lock when its holder ends, however that comes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import secrets
 import shutil
 import time
@@ -39,9 +37,11 @@ from . import applying
 from .applying import Accept, Outcome
 from .compare import Comparison
 from .index import only_refreshed
+from .locks import locked
+from .making import make_all
 from .model import Change
 from .showing import Shown, chosen, judged
-from .snapshot import WORK, make, snapshot
+from .snapshot import WORK, snapshot
 from .tree import opened
 
 _META = "review.json"
@@ -160,8 +160,6 @@ class Review:
                     "another name: --name NAME",
                 )
             notices += self._going_on(pending)
-            if not pending:
-                self._remove()
         fresh = {number: name for number, name in agents.items() if number not in pending}
         left, renamed = self._make(workspace, hidden, fresh, pending)
         for number, branch in renamed.items():
@@ -212,17 +210,11 @@ class Review:
                 hint="Set CORRAL_STATE_DIR to a folder outside of it.",
             )
         fresh = self.folder.with_name(f".{self.name}.new")
-        left: dict[str, None] = {}
-        renamed: dict[int, str] = {}
         try:
             with contextlib.suppress(FileNotFoundError):  # left by one that was killed
                 remove_tree(fresh)
-            fresh.mkdir(mode=0o700)
-            for number, branch in agents.items():
-                base = make(workspace, fresh / str(number), hidden, branch)
-                left |= dict.fromkeys(base.left)
-                if base.branch not in ("", branch):
-                    renamed[number] = base.branch
+            self._retire(fresh, workspace, agents, kept)
+            left, renamed = make_all(workspace, fresh, hidden, agents)
             meta = Meta(
                 workspace=workspace,
                 created=time.time(),
@@ -230,7 +222,8 @@ class Review:
             )
             crash_point("snapshot-made")
             if kept:
-                self._replace(fresh, agents, set(self.meta().agents) - set(meta.agents))
+                self._replace(fresh, agents)
+            crash_point("snapshot-placed")
             write_atomically(
                 (self.folder if kept else fresh) / _META, msgspec.json.encode(meta), mode=0o600
             )
@@ -247,16 +240,46 @@ class Review:
             with contextlib.suppress(OSError):
                 remove_tree(fresh)
             raise
-        return list(left), renamed
+        return left, renamed
 
-    def _replace(self, fresh: Path, agents: Collection[int], gone: Collection[int]) -> None:
-        """Put snapshots into a review that there is; those that go hold no change."""
-        for number in (*agents, *gone):
+    def _retire(
+        self, fresh: Path, workspace: str, agents: Collection[int], kept: Collection[int]
+    ) -> None:
+        """Move snapshots without changes out of the review, into the new folder `fresh` if they can
+        be of use there. From then on it has only what is kept.
+        """
+        if not self.exists():
+            fresh.mkdir(mode=0o700)
+            return
+        meta = self.meta()
+        old = [number for number in meta.agents if number not in kept]
+        useful = {number for number in old if number in agents and meta.workspace == workspace}
+        if kept:
+            fresh.mkdir(mode=0o700)
+            meta = msgspec.structs.replace(meta, agents=tuple(sorted(kept)))
+            write_atomically(self.folder / _META, msgspec.json.encode(meta), mode=0o600)
+            for number in old:
+                (self.folder / str(number)).rename(fresh / str(number))
+        else:
+            self.folder.rename(fresh)
+            (fresh / _META).unlink()
+        for entry in fresh.iterdir():
+            if entry.name not in {str(number) for number in useful}:
+                self._gone(entry)
+        crash_point("snapshot-retired")
+        self._sweep()
+
+    def _gone(self, place: Path) -> None:
+        """Have it removed by the next sweep. Raises OSError."""
+        place.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
+
+    def _replace(self, fresh: Path, agents: Collection[int]) -> None:
+        """Put snapshots into a review that there is."""
+        for number in agents:
             place = self.folder / str(number)
-            with contextlib.suppress(FileNotFoundError):
-                place.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
-            if number in agents:
-                (fresh / str(number)).rename(place)
+            with contextlib.suppress(FileNotFoundError):  # left by one that was killed
+                self._gone(place)
+            (fresh / str(number)).rename(place)
         fresh.rmdir()
         self._sweep()
 
@@ -358,20 +381,18 @@ class Review:
             others = tuple(number for number in meta.agents if number != agent)
             meta = msgspec.structs.replace(meta, agents=others)
             write_atomically(self.folder / _META, msgspec.json.encode(meta), mode=0o600)
-            (self.folder / str(agent)).rename(
-                self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}")
-            )
+            self._gone(self.folder / str(agent))
             self._sweep()
             return []
 
     def _remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.folder.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
+            self._gone(self.folder)
         self._sweep()
 
     def _sweep(self) -> None:
         """Remove what is gone, also what a command that was killed has left of it."""
-        with _locked(self.folder.with_name(".sweeping"), wait=False) as mine:
+        with locked(self.folder.with_name(".sweeping"), wait=False) as mine:
             for folder in self.folder.parent.glob(f"{_GONE}*") if mine else ():
                 with contextlib.suppress(FileNotFoundError):
                     remove_tree(folder)
@@ -381,12 +402,12 @@ class Review:
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """Nobody else makes, applies or throws away meanwhile."""
-        with _locked(self._lock("changing"), wait=True):
+        with locked(self._lock("changing"), wait=True):
             yield
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        with _locked(self._lock("running"), wait=False) as mine:
+        with locked(self._lock("running"), wait=False) as mine:
             if not mine:
                 raise SandboxStateError(
                     f"a sandbox {self.name} works on its snapshot.",
@@ -397,26 +418,11 @@ class Review:
 
     def is_running(self) -> bool:
         """Whether a sandbox works on it now."""
-        with _locked(self._lock("running"), wait=False) as mine:
+        with locked(self._lock("running"), wait=False) as mine:
             return not mine
 
     def _lock(self, what: str) -> Path:
         return self.folder.with_name(f".{self.name}.{what}")
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock; without waiting, False when another has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)
 
 
 def _identity() -> str:

@@ -19,7 +19,7 @@ MAX_ENTRIES = 1_000_000  # names in one tree: some GiB of this process's memory
 MAX_LENGTH = 128 << 20
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -126,7 +126,7 @@ def file_in(root: int, path: str) -> Iterator[int]:
     """A descriptor of the regular file `path`, to read. Raises OSError for whatever else."""
     parent, _, name = path.rpartition("/")
     with entered(root, parent) as folder:
-        fd = os.open(name, _FILE, dir_fd=folder)
+        fd = os.open(name, FILE, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FileNotFoundError(errno.ENOENT, "it is no plain file", path)

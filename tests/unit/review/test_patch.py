@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from corral.review.compare import Comparison
 from corral.review.lines import Budget, differing
+from corral.review.making import make
 from corral.review.model import Change, Side
 from corral.review.patch import Contents, Pair, lines_of, patch, quoted
 from corral.review.showing import chosen, patches
-from corral.review.snapshot import make, snapshot
+from corral.review.snapshot import snapshot
 from corral.review.tree import opened
 from tests.unit.review.trees import Tree, build, read, replace
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from ...host.copies import remove_tree
 from ...review import applying, showing
 from ...review.compare import Comparison
-from ...review.snapshot import WORK, make, snapshot
+from ...review.making import make
+from ...review.snapshot import WORK, snapshot
 from ...review.tree import opened
 from ..judging import breach_if, tried_if
 from ..scenes import Staged
