@@ -19,7 +19,7 @@ from tests.support import leftovers
 
 # How long an example takes depends on how busy the host is.
 hypothesis.settings.register_profile(
-    "busy", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
 
