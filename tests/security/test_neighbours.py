@@ -341,6 +341,8 @@ async def test_who_takes_all_of_something_harms_only_itself(setting: Setting, wh
     else:
         await attacker.stdin.end()
     async with asyncio.timeout(60):
+        while await attacker.stdout.read():  # its end is told when its output has been read
+            pass
         await attacker.wait()
     await setting.victim.works()
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from corral.keeper.store import Record, names
-from corral.paths import cache_dir, run_root
+from corral.paths import cache_dir, log_dir, run_root
 from corral.sandbox import sweep
 from tests.support import leftovers
 from tests.support.corral import command, environment, launch, left_behind
@@ -519,10 +519,9 @@ def test_it_holds_nothing_of_who_started_it(running: str) -> None:
     found = leftovers.descriptors(process.pid)
     assert found[0] == "/dev/null"
     assert found[1] == found[2] == str(Record(running).folder / "keeper.log")
-    known = re.compile(
-        rf"socket:|pipe:|anon_inode:|/memfd:corral|/dev/null|{re.escape(str(Record(running).folder))}/"
-        rf"|{re.escape(str(run_root()))}|{re.escape(str(cache_dir()))}/templates/"
-    )
+    folders = (Record(running).folder, log_dir(running), run_root(), cache_dir() / "templates")
+    own = "|".join(re.escape(f"{folder}/") for folder in folders)
+    known = re.compile(rf"socket:|pipe:|anon_inode:|/memfd:corral|/dev/null|{own}")
     assert not [what for what in found.values() if not known.match(what)], found
 
 
