@@ -86,7 +86,7 @@ for cid in (0, 3, 4):
         "ETIMEDOUT",
         "EINVAL",
         "EHOSTUNREACH",
-        "None",
+        "timed out",
         "EADDRNOTAVAIL",
         "ENETUNREACH",
         "EPIPE",

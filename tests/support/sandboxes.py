@@ -62,9 +62,12 @@ async def sandbox_on(
 
 
 @contextlib.asynccontextmanager
-async def with_disk(project: Path, file: Path, size: str = "1GiB") -> AsyncIterator[Sandbox]:
+async def with_disk(
+    project: Path, file: Path, size: str = "1GiB", seccomp: str = "default"
+) -> AsyncIterator[Sandbox]:
     """A sandbox on a project with a disk in a file."""
-    plan, parts = plan_for(project, {"machine.disk": size, "run.user": "root"}, kept=True)
+    wanted = {"machine.disk": size, "run.user": "root", "run.seccomp": seccomp}
+    plan, parts = plan_for(project, wanted, kept=True)
     async with start(plan, parts, silent, disk=file) as sandbox:
         yield sandbox
 
