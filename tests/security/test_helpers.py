@@ -82,8 +82,7 @@ def test_no_helper_can_change_what_the_kernel_is_set_to(setting: Setting, progra
     """Where root runs corral they own the files in /proc/sys: core_pattern names a program."""
     for process in setting.helpers(program):
         # A file server is in a chroot by now; bubblewrap, in the same tree, sees all of it.
-        above = process.parent()
-        assert above is not None and above.name() == "bwrap"
+        above = next(each for each in process.parents() if each.name() == "bwrap")
         seen = above if _mounts_of(above.pid) == _mounts_of(process.pid) else process
         mounts = Path(f"/proc/{seen.pid}/mountinfo").read_text().splitlines()
         settings = [line.split()[5] for line in mounts if line.split()[4] == "/proc/sys"]

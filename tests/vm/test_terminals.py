@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,11 +202,13 @@ def test_what_a_hostile_program_says_reaches_a_real_terminal_as_drawing_only(app
 
 
 @pytest.fixture
-def tmux_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def tmux_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where sockets of tmux are, so that no other tmux is met; none is left."""
-    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
-    with sockets_in(tmp_path):
-        yield tmp_path
+    # Short: a socket's path has 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tm-", dir="/tmp") as name:
+        monkeypatch.setenv("TMUX_TMPDIR", name)
+        with sockets_in(Path(name)):
+            yield Path(name)
 
 
 def test_agents_are_shown_side_by_side_and_outlive_tmux(
