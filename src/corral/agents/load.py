@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ConfigError
 from ..spec.text import nearest, printable
-from ..spec.toml import location, worded
+from ..spec.toml import location, read_toml, worded
 from .model import Check, Held, Import, Install, Provider, Recipe, RecipeTable
 from .validate import NAME, problems
 
@@ -25,22 +25,13 @@ def parse_recipe(content: bytes, name: str, origin: str, *, own: bool = True) ->
 
     origin: the file as shown. own: whether it is the user's.
     """
-    import tomllib
-
     shown = printable(origin)
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{shown}: “{printable(name, 60)}” is not a name for an agent.",
             hint="Lower-case letters, digits and hyphens are possible, a letter first, at most 32.",
         )
-    try:
-        text = content.decode("utf-8")
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown} is not UTF-8 (byte {error.start + 1}).") from error
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f"{shown} is not valid TOML: {printable(reason)}.") from error
+    text, document = read_toml(content, shown)
     _refuse_unknown(document, shown, text)
     table = _typed(document, shown, text)
     for key, problem in problems(table):

@@ -30,8 +30,9 @@ from .layers import (
     whole_machine,
 )
 from .model import Spec
+from .places import Place, beneath, homes_of
 from .text import printable
-from .validate import Place, beneath, homes_of, resolve
+from .validate import resolve
 from .values import Base, NamedShare
 
 

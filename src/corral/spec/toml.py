@@ -54,24 +54,29 @@ def parse_document(content: bytes, name: str, base: Base, *, own: bool = True) -
 
     own: whether it is the user's own file, which alone may say where keys are found.
     """
-    import tomllib
-
     shown = printable(name)
-    try:
-        text = content.decode("utf-8")
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown} is not UTF-8 (byte {error.start + 1}).") from error
-    except (ValueError, RecursionError) as error:
-        # ValueError: TOMLDecodeError, and an integer of more than 4300 digits.
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f"{shown} is not valid TOML: {printable(reason)}.") from error
+    text, document = read_toml(content, shown)
     _refuse_unknown(document, shown, text)
     if not own:
         _refuse_doors(document, shown, text)
     _check_types(document, shown, text)
     doors = _doors(document, shown, text, base)
     return Document(_values(document, shown, text, base, own=own), doors, text)
+
+
+def read_toml(content: bytes, shown: str) -> tuple[str, dict[str, object]]:
+    """A file's text and what it says; ConfigError if it is no TOML. shown: the file's name."""
+    import tomllib
+
+    try:
+        text = content.decode("utf-8")
+        return text, tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown} is not UTF-8 (byte {error.start + 1}).") from error
+    except (ValueError, RecursionError) as error:
+        # ValueError: TOMLDecodeError, and an integer of more than 4300 digits.
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f"{shown} is not valid TOML: {printable(reason)}.") from error
 
 
 def line_of(text: str, key: str) -> int | None:
