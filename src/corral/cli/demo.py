@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from ..demo import Judged, Outcome, Step
+    from .progress import Progress
 
 EPILOG = """\b
 Examples:
@@ -89,13 +90,13 @@ def _carried_out(base: Path, agent: str | None, *, quiet: bool) -> Outcome:
 class _Told:
     """Each step as it is made."""
 
-    def __init__(self, progress: object) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._begun = False
 
     def __call__(self, step: Step) -> None:
         if not self._begun:
-            self._progress.stop()  # type: ignore[attr-defined]
+            self._progress.stop()
             self._begun = True
             click.secho("What the agent is told by its model, and carries out:", bold=True)
         first, *more = step.command.splitlines()

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 MAX_TURNS = 40
 MAX_OUTPUT = 20_000  # characters of one command's output that are sent back
@@ -28,7 +29,7 @@ TOOL = {
 }
 
 
-def ask(messages: list[dict]) -> list[dict]:  # type: ignore[type-arg] # JSON
+def ask(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One request to the model: the blocks of its answer."""
     body = {
         "model": "claude-opus-5",
@@ -47,7 +48,7 @@ def ask(messages: list[dict]) -> list[dict]:  # type: ignore[type-arg] # JSON
         },
     )
     with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
-        content: list[dict] = json.load(answer)["content"]  # type: ignore[type-arg]
+        content: list[dict[str, Any]] = json.load(answer)["content"]
         return content
 
 
@@ -70,7 +71,7 @@ def carried_out(command: str) -> str:
 
 def work(prompt: str) -> None:
     """Ask, carry out, answer, until nothing is called for any more."""
-    messages: list[dict] = [{"role": "user", "content": prompt}]  # type: ignore[type-arg]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     for _turn in range(MAX_TURNS):
         content = ask(messages)
         messages.append({"role": "assistant", "content": content})

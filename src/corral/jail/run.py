@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 import termios
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from ..errors import HostError, MissingProgramError
 from ..host.facts import Facts
@@ -59,14 +59,16 @@ class End:
             except OSError as error:
                 raise HostError("the command reads no more.") from error
 
-    async def _ready(self, add: object, remove: object) -> None:
+    async def _ready(
+        self, add: Callable[[int, Callable[[], object]], object], remove: Callable[[int], object]
+    ) -> None:
         ready = asyncio.Event()
         fd = self._fd
-        add(fd, ready.set)  # type: ignore[operator]  # the loop's methods, which have overloads
+        add(fd, ready.set)
         try:
             await ready.wait()
         finally:
-            remove(fd)  # type: ignore[operator]
+            remove(fd)
 
     async def end(self) -> None:
         """Nothing more will be written. At a terminal that is the key for it."""

@@ -76,8 +76,9 @@ def count(value: object) -> int:
 
 def dollars(value: object) -> float | None:
     """An amount; None for what cannot be one."""
-    fits = type(value) in (int, float) and 0 <= value < _MAX_NUMBER  # type: ignore[operator]  # a number
-    return float(value) if fits else None  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < _MAX_NUMBER else None
 
 
 def called(tool: object, arguments: object) -> Called:

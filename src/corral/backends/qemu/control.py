@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from ...errors import ProcessError
 from ...proc import Log, Process, crash_point
 from . import disk
+
+T = TypeVar("T")
 
 
 class Monitor:
@@ -70,8 +72,8 @@ class Monitor:
         with self._client.listener("MIGRATION") as events:
             await self.execute(command, {"uri": "fd:state"})
             while True:
-                event = await _or_ended(events.get(), self._process)
-                status = event["data"]["status"]  # type: ignore[index]
+                data: Any = (await _or_ended(events.get(), self._process))["data"]
+                status = data["status"]
                 if status == "completed":
                     return
                 if status in ("failed", "cancelled"):
@@ -122,7 +124,7 @@ class Monitor:
             await self.execute(command, arguments)
             change: Any = None
             while change is None or (change["id"], change["status"]) != (job, "concluded"):
-                change = (await _or_ended(events.get(), self._process))["data"]  # type: ignore[index]
+                change = (await _or_ended(events.get(), self._process))["data"]
         jobs: Any = await self.execute("query-jobs")
         await self.execute("job-dismiss", {"id": job})
         why = next((each.get("error") for each in jobs if each["id"] == job), None)
@@ -153,9 +155,9 @@ async def _greet(client: QMPClient, sock: socket.socket) -> None:
         raise QMPError("QEMU ended while it was greeted") from error
 
 
-async def _or_ended(awaitable: object, process: Process) -> object:
+async def _or_ended(awaitable: Awaitable[T], process: Process) -> T:
     """The result of a monitor action; ProcessError if QEMU ends before it comes."""
-    task = asyncio.ensure_future(awaitable)  # type: ignore[call-overload]
+    task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait((task, process.exited), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
