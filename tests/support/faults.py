@@ -22,6 +22,7 @@ from corral.sandbox import Parts
 from tests.support import leftovers
 
 PATIENCE = 60.0  # seconds for whatever must come; a machine that tests is busy
+_SMALL = {"CORRAL_CPUS": "1", "CORRAL_MEMORY": "512MiB"}
 
 
 class Run:
@@ -43,12 +44,7 @@ class Run:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "corral", *arguments],
                 cwd=folder,
-                env={
-                    "CORRAL_CPUS": "1",
-                    "CORRAL_MEMORY": "512MiB",
-                    **os.environ,
-                    **(environment or {}),
-                },
+                env={**_SMALL, **os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -115,6 +111,15 @@ class Run:
     def signal_all(self, number: signal.Signals) -> None:
         """To its whole process group, as a terminal or an impatient parent does."""
         os.killpg(self.process.pid, number)
+
+
+def build_template(folder: Path) -> None:
+    """Have the machine that a `Run` restores saved, or one that is to be killed would do it first.
+
+    Another test may just have had it removed, as a restore that fails does.
+    """
+    argv = [sys.executable, "-m", "corral", "template", "build"]
+    subprocess.run(argv, cwd=folder, env={**_SMALL, **os.environ}, check=True, timeout=180)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 from corral.proc.crash import POINTS, VARIABLE
 from corral.sandbox import sweep
 from tests.support import leftovers
-from tests.support.faults import Run, assert_nothing_left
+from tests.support.faults import Run, assert_nothing_left, build_template
 
 # Before there is a warden, a killed corral leaves an empty folder to the next start.
 BEFORE_THE_WARDEN = POINTS[: POINTS.index("warden-spawned")]
@@ -21,6 +21,7 @@ OVER_VSOCK = tuple(point for point in POINTS if point.startswith("vsock"))
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_point_corral_leaves_nothing(project: Path, point: str) -> None:
     carrier = "vsock" if point in OVER_VSOCK else "serial"
+    build_template(project)
     run = Run(
         project,
         ("sh", "-c", "echo done > result"),
