@@ -4,6 +4,10 @@ For when the channel or its keeper hangs, and only where the user has asked for 
 the supervisor, outside every jail; the shell runs in the agent's jail, as the agent, like any other
 command. The host's kernel lets every local user connect to a port of a guest, so a client's first
 line has to be a secret. Bounded: connections that wait, shells, bytes in flight.
+
+A client that left with something unread is no end of file here: vhost-device-vsock reads a reset
+from it and tells the guest nothing (src/vsock_conn.rs, `recv_pkt`, "if let Ok(read_cnt)"). So no
+shell is refused because there are others: the one whose client was silent for longest makes way.
 """
 
 from __future__ import annotations
@@ -40,16 +44,16 @@ _SIZE = (24, 80)
 
 class Shell(Command):
     """One connection, and its shell once the secret was said. number: below 0, which no command of
-    the host's has; 0 before.
+    the host's has; 0 before. heard: when its client came, or last said something.
     """
 
-    __slots__ = ("connection", "listener", "said", "since", "to_connection", "to_terminal")
+    __slots__ = ("connection", "heard", "listener", "said", "to_connection", "to_terminal")
 
     def __init__(self, listener: Listener, connection: socket.socket) -> None:
         super().__init__(0, None, 0, {})
         self.connection = connection
         self.listener = listener
-        self.since = time.monotonic()
+        self.heard = time.monotonic()
         self.said = b""
         self.to_terminal = b""
         self.to_connection = b""
@@ -94,7 +98,7 @@ class Shells(Commands):
     def beat(self) -> None:
         """Who has not said the secret in time is sent away."""
         late = time.monotonic() - SECONDS
-        for shell in [each for each in self._shells if not each.number and each.since < late]:
+        for shell in [each for each in self._shells if not each.number and each.heard < late]:
             self._close(shell)
 
     # Connections
@@ -134,9 +138,11 @@ class Shells(Commands):
     def _begin(self, shell: Shell) -> None:
         listener = shell.listener
         running = [s for s in self._shells if s.listener is listener and s.number]
+        if len(running) >= MAX_SHELLS:
+            silent = min(running, key=lambda each: each.heard)
+            self._say(silent, b"\r\ncorral: another debug shell takes this one's place\r\n")
+            self._close(silent)
         try:
-            if len(running) >= MAX_SHELLS:
-                raise OSError(0, f"there are {MAX_SHELLS} debug shells already")
             agent = self._jails.find(listener.agent)
             shell.number, self._next = self._next, self._next - 1
             shell.agent, shell.request = agent, 1
@@ -224,6 +230,7 @@ class Shells(Commands):
                     self._close(shell)
                     return
                 shell.to_terminal += data
+                shell.heard = time.monotonic()
         except BlockingIOError:
             pass
         except OSError:

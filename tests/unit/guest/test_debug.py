@@ -196,14 +196,29 @@ def test_who_says_nothing_is_sent_away_in_time_and_keeps_nobody_out(
     assert client.recv(5) == b"still"
 
 
-def test_there_are_only_so_many_shells(world: World) -> None:
+def test_there_are_only_so_many_shells_and_the_silent_one_makes_way(world: World) -> None:
+    """A client that left with something unread is never heard of again."""
     clients = []
-    for _ in range(debug.MAX_SHELLS + 1):
+    for _ in range(debug.MAX_SHELLS):
         clients.append(world.connect())
         clients[-1].sendall(f"{SECRET}\n".encode())
         world.turn()
-    assert b"already" in clients[-1].recv(200)
-    assert world.agent is not None and len(world.agent.requests) == debug.MAX_SHELLS
+        world.starts()
+    clients[0].sendall(b"true\r")  # now the second was silent for longest
+    world.turn()
+    clients.append(world.connect())
+    clients[-1].sendall(f"{SECRET}\n".encode())
+    world.turn()
+    world.starts()
+    assert b"takes this one's place" in clients[1].recv(200)
+    assert closed(clients[1])
+    assert world.agent is not None
+    numbers = [request["id"] for request in world.agent.requests]
+    assert len(numbers) == debug.MAX_SHELLS + 1
+    assert world.agent.groups.killed == [numbers[1]]
+    os.write(world.slaves[-1], b"here")
+    world.turn()
+    assert clients[-1].recv(100).endswith(b"here")
 
 
 def test_a_jail_that_is_gone_is_said(world: World) -> None:
