@@ -9,12 +9,14 @@ from . import (
     host,
     jail,
     limits,
+    links,
     names,
     neighbours,
     network,
     reviews,
     secret,
     through,
+    upstreams,
     vm,
 )
 
@@ -30,4 +32,4 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies, egress, neighbours, reviews, through)  # into families of other files
+_DECLARES = (copies, egress, links, neighbours, reviews, through, upstreams)  # in others' families
