@@ -14,7 +14,7 @@ from corral.host import Facts, measure
 from corral.policy import Host, Network
 from corral.verify import select
 from corral.verify.island import PUBLIC, Island, inhabited
-from corral.verify.probes import copies, egress, names
+from corral.verify.probes import archives, egress, names
 from corral.verify.run import judged
 from corral.verify.scenes import Ground
 
@@ -55,7 +55,7 @@ class Careless:
 async def test_a_careless_reader_is_seen(
     name: str, ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "lying", Careless)
+    monkeypatch.setattr(archives, "lying", Careless)
     assert (await verdict(name, ground)).startswith("failed")
 
 

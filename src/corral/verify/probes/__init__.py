@@ -1,6 +1,7 @@
 """The probes: a file a family, or two where one would be long."""
 
 from . import (
+    archives,
     channel,
     copies,
     egress,
@@ -8,8 +9,10 @@ from . import (
     gateway,
     host,
     jail,
+    kernel,
     limits,
     links,
+    local_users,
     names,
     neighbours,
     network,
@@ -32,4 +35,16 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-_DECLARES = (copies, egress, links, neighbours, reviews, through, upstreams)  # in others' families
+# Those declare into families of other files.
+_DECLARES = (
+    archives,
+    copies,
+    egress,
+    kernel,
+    links,
+    local_users,
+    neighbours,
+    reviews,
+    through,
+    upstreams,
+)
