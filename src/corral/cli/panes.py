@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
+from .. import extras
 from ..errors import HostError, MissingProgramError, UsageError
 from ..host.packages import how_to_install
 from ..host.platform import find_os_release
@@ -98,7 +99,7 @@ def _server(record: Record) -> libtmux.Server:
     try:
         import libtmux
     except ImportError as error:
-        raise HostError(_NOT_INSTALLED, hint="pip install 'corral[tmux]'") from error
+        raise HostError(_NOT_INSTALLED, hint=extras.install("tmux")) from error
     return libtmux.Server(
         socket_name=tmux.socket_name(record.name),
         config_file=str(record.folder / _CONFIGURATION),

@@ -14,8 +14,8 @@ Examples:
   corral tmux herd --kill        close it; the agents go on
 
 \b
-Needs tmux, and the package libtmux: pip install 'corral[tmux]'. It runs beside your own tmux,
-with a socket (tmux -L corral-NAME) and a configuration of its own.
+Needs tmux, and the package libtmux, which `corral doctor` tells how to install. It runs beside
+your own tmux, with a socket (tmux -L corral-NAME) and a configuration of its own.
 """
 
 

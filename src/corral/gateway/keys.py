@@ -21,6 +21,7 @@ from typing import assert_never
 
 import msgspec
 
+from .. import extras
 from ..errors import ConfigError, CorralError
 from ..policy import Key
 from . import claude
@@ -146,8 +147,8 @@ def _from_keyring(service: str, user: str) -> str:
         import keyring
     except ImportError:
         raise ConfigError(
-            "a key is in the keyring, and the Python package `keyring` is not installed "
-            "(pip install 'corral[keyring]')."
+            "a key is in the keyring, and the Python package `keyring` is not installed.",
+            hint=f"Install it: {extras.install('keyring')}",
         ) from None
     try:
         found = keyring.get_password(service, user)

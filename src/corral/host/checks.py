@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from .. import extras
 from .facts import Facts
 from .packages import how_to_install
 from .programs import CHECKPOINT_QEMU, CHECKPOINT_VIRTIOFSD, PRIVATE_BWRAP, parse_version
@@ -116,7 +117,7 @@ def check_tmux(facts: Facts, libtmux: str | None) -> Check:
         finding = "tmux is not installed; `corral tmux` needs it"
         return Check("tmux", "warn", finding, lacking.hint, lacking.fix)
     if libtmux is None:
-        finding = f"{facts.tmux.argv[-1]}; for `corral tmux`: pip install 'corral[tmux]'"
+        finding = f"{facts.tmux.argv[-1]}; for `corral tmux`: {extras.install('tmux')}"
         return Check("tmux", "ok", finding)
     return Check("tmux", "ok", f"{facts.tmux.argv[-1]}, libtmux {libtmux}")
 

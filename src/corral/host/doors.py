@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 
+from .. import extras
 from .checks import Check
 from .system import System
 
@@ -53,7 +54,7 @@ def check_secrets(version: Version = installed_version) -> Check:
         "secrets",
         "warn",
         "mitmproxy is not installed; --secret needs it",
-        "For --secret: pip install 'corral[intercept]'",
+        f"For --secret: {extras.install('intercept')}",
     )
 
 
@@ -62,7 +63,8 @@ def check_keyring(version: Version = installed_version) -> Check:
     found = version("keyring")
     if found is not None:
         return Check("keyring", "ok", f"keyring {found}")
-    return Check("keyring", "ok", "not installed; for a key in one: pip install 'corral[keyring]'")
+    finding = f"not installed; for a key in one: {extras.install('keyring')}"
+    return Check("keyring", "ok", finding)
 
 
 def bundle(system: System) -> str | None:

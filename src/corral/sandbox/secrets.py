@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from .. import extras
 from ..channel.failures import printable
 from ..errors import HostError, PlanError, ProcessError
 from ..events import Phase, Report
@@ -55,7 +56,7 @@ def check_extra(plan: Plan) -> None:
         names = ", ".join(secret.name for secret in plan.secrets)
         raise PlanError(
             f"secrets ({names}) are put into requests by mitmproxy, which is not installed.",
-            hint="Install it beside corral: pip install 'corral[intercept]'.",
+            hint=f"Install it: {extras.install('intercept')}",
         )
 
 

@@ -12,6 +12,7 @@ from typing import cast
 
 from msgspec import UNSET, Struct
 
+from .. import extras
 from ..errors import ConfigError
 from ..policy import Key
 from .credentials import refuse_credential
@@ -109,7 +110,7 @@ def check_key(key: Key, what: str, environ: Mapping[str, str], reach: Reach) -> 
             if importlib.util.find_spec("keyring") is None:
                 raise ConfigError(
                     f"{what} takes its key from your keyring, for which a library is missing.",
-                    hint="Install it: pip install 'corral[keyring]'",
+                    hint=f"Install it: {extras.install('keyring')}",
                 )
     return key
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from msgspec import structs
 
+from .. import extras
 from ..errors import ConfigError
 from ..policy import Address, Gateway, Limits, Mode, Network, Publish, Rule, Secret
 from .gateways import BUILT_IN, Doors, unknown_gateway
@@ -98,7 +99,7 @@ def resolve_secrets(
     if hosts and importlib.util.find_spec("mitmproxy") is None:
         raise ConfigError(
             f"the secret {next(iter(hosts))} needs a library that is not installed: mitmproxy.",
-            hint="Install it: pip install 'corral[intercept]'",
+            hint=f"Install it: {extras.install('intercept')}",
         )
     found = []
     for name, allowed in hosts.items():

@@ -169,7 +169,7 @@ def test_the_hosts_kernel_counts_only_with_its_modules(make_host: MakeHost) -> N
 def test_what_gateways_and_secrets_need_is_told(make_host: MakeHost) -> None:
     assert doors.check_network().status == "ok"
     lacking = doors.check_secrets(lambda _package: None)
-    assert lacking.status == "warn" and "corral[intercept]" in (lacking.hint or "")
+    assert lacking.status == "warn" and "[intercept]" in (lacking.hint or "")
     assert doors.check_keyring(lambda _package: None).status == "ok"
     for check in (doors.check_secrets, doors.check_keyring):
         assert check(lambda _package: "1.2.3").finding.endswith(" 1.2.3")

@@ -227,4 +227,4 @@ def test_the_extra_that_is_missing_is_named(
     check_extra(examples.plan())
     with pytest.raises(PlanError, match="TOKEN") as caught:
         check_extra(plan_with(tmp_path / "key"))
-    assert caught.value.hint and "pip install 'corral[intercept]'" in caught.value.hint
+    assert caught.value.hint and "[intercept]" in caught.value.hint

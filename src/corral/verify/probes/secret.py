@@ -8,6 +8,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from ... import extras
 from ...paths import log_dir
 from ..judging import breach_if, runnable, tried_if
 from ..model import NotTried
@@ -46,7 +47,7 @@ def tls(name, host, dial=None, target="/", further=None, method="GET", body=b"",
 async def asked(scene: Networked, code: str) -> dict[str, str]:
     """The answers that the jail got, by name. The servers have forgotten what came before."""
     if not scene.plan.secrets:
-        raise NotTried("mitmproxy is not installed: pip install 'corral[intercept]'")
+        raise NotTried(f"mitmproxy is not installed: {extras.install('intercept')}")
     answer = scene.servers.secret.answer
     scene.servers.reset()
     scene.servers.secret.answer = answer
