@@ -29,6 +29,8 @@ DISK_LIMIT = "io.max"  # its text goes without the device, which the guest knows
 AGENTS = "/agents"
 EXPORTS = "/exports"  # no part of a jail
 NOBODY = 65534  # what ids outside a user namespace's map look like (the kernel's overflowuid)
+# Of each network namespace; the first port that needs no capability (ip_sysctl in the kernel).
+_LOWEST_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 MAX_REPLY = 4096  # bytes; `jailed` says little
 MAX_REQUEST = 65536  # bytes of one packet to `jailed`; a longer request travels in a memory file
 
@@ -212,6 +214,8 @@ class Agent:
         finally:
             theirs.close()
         self.socket = ours
+        # Its loopback is its own: a program without capabilities may listen at port 80 of it.
+        self.in_network(lambda: boot.write(_LOWEST_PORT, "0"))
 
     def identify(self, identity: dict[str, Any]) -> None:
         """Another host name, another machine id, and corral's files with these.

@@ -166,9 +166,10 @@ def test_a_port_in_use_is_found_before_anything_starts(corral: Corral) -> None:
 
 def test_a_program_publishes_ports(project: Path) -> None:
     (project / "index.html").write_text("page\n")
-    with SdkSandbox(workspace=project, ports=["0:8000"], memory="768MiB", cpus=1) as box:
+    """Also one below 1024, which needs a capability elsewhere."""
+    with SdkSandbox(workspace=project, ports=["0:80"], memory="768MiB", cpus=1) as box:
         (port,) = box.ports.list()
-        argv = ["python3", "-u", "-m", "http.server", "8000", "--bind", "127.0.0.1"]
+        argv = ["python3", "-u", "-m", "http.server", "80", "--bind", "127.0.0.1"]
         with box.spawn(argv) as server:
             next(iter(server.stdout))
             url = f"http://{port.address}:{port.port}/"
