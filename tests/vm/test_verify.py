@@ -50,10 +50,12 @@ def test_everything_that_can_be_tried_here_is_proven(corral: Corral) -> None:
     assert all("booting one" in line for line in done.stderr.splitlines()), done.stderr
 
 
+@pytest.mark.parametrize("held_back", ["", "review = true\n"])
 def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
-    corral: Corral, project: Path
+    corral: Corral, project: Path, held_back: str
 ) -> None:
-    (project / "corral.toml").write_text('[workspace]\nmask = [".env"]\n')
+    """As `corral run` would start it: on a copy where changes are reviewed."""
+    (project / "corral.toml").write_text(f'[workspace]\nmask = [".env"]\n{held_back}')
     (project / "file").write_text("of the project")
     before = {path: path.stat().st_mtime_ns for path in (project, *project.rglob("*"))}
     done = corral("verify", "--spec", "--json", "--only", "exports", "--only", "vm")
@@ -61,8 +63,16 @@ def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
     assert found["verdict"] == "proven", found["results"]
     assert {"workspace-is-the-hosts", "programs-stay"} <= {r["id"] for r in found["results"]}
     assert "share-content-from-jail" not in {r["id"] for r in found["results"]}
+    assert json.loads(corral("diff", "--json").stdout or "[]") == []
     after = {path: path.stat().st_mtime_ns for path in (project, *project.rglob("*"))}
     assert after.keys() == before.keys()
     assert {p: t for p, t in after.items() if p != project} == {
         p: t for p, t in before.items() if p != project
     }
+
+
+def test_a_project_that_asks_for_too_much_is_one_plain_error(corral: Corral, project: Path) -> None:
+    (project / "corral.toml").write_text("[herd]\nagents = 2\n")
+    done = corral("verify", "--spec", "--only", "vm")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "herd.agents: 2 instead of 1" in done.stderr and "internal" not in done.stderr

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from ..errors import ReviewError
 from ..spec import Spec, mask_matcher
 from ..spec.text import printable
+from .making import make_all
 from .showing import Shown
+from .snapshot import WORK
 from .store import Review
 
 _SHOWN = 5
@@ -29,14 +32,34 @@ def working_copy(spec: Spec) -> Iterator[tuple[Spec, tuple[str, ...]]]:
     workspace = spec.workspace
     hidden = mask_matcher(workspace.mask) if workspace.mask else None
     with Review(spec.name).begin(workspace.path, hidden, _branches(spec)) as begun:
-        agents = tuple(
-            msgspec.structs.replace(agent, copy=begun.works.get(spec.snapshot(agent)))
-            for agent in spec.agents
-        )
-        if not spec.several:
-            workspace = msgspec.structs.replace(workspace, copy=agents[0].copy)
-        spec = msgspec.structs.replace(spec, workspace=workspace, agents=agents)
-        yield spec, begun.notices
+        yield _on(begun.works, spec), begun.notices
+
+
+def throw_away_copy(spec: Spec, folder: Path) -> Spec:
+    """As `working_copy`, with snapshots in `folder` that nobody reviews. Raises ReviewError."""
+    if not spec.reviewed:
+        return spec
+    workspace = spec.workspace
+    hidden = mask_matcher(workspace.mask) if workspace.mask else None
+    try:
+        make_all(workspace.path, folder, hidden, dict.fromkeys(spec.snapshots, ""))
+    except OSError as error:
+        raise ReviewError(
+            f"no snapshot of {printable(workspace.path)} can be made: {error.strerror or error}."
+        ) from error
+    return _on({number: str(folder / str(number) / WORK) for number in spec.snapshots}, spec)
+
+
+def _on(works: Mapping[int, str], spec: Spec) -> Spec:
+    """The Spec with its agents on these snapshots, by the numbers of `spec.snapshots`."""
+    agents = tuple(
+        msgspec.structs.replace(agent, copy=works.get(spec.snapshot(agent)))
+        for agent in spec.agents
+    )
+    workspace = spec.workspace
+    if not spec.several:
+        workspace = msgspec.structs.replace(workspace, copy=agents[0].copy)
+    return msgspec.structs.replace(spec, workspace=workspace, agents=agents)
 
 
 def _branches(spec: Spec) -> dict[int, str]:

@@ -14,6 +14,7 @@ from ..errors import CorralError
 from ..events import Report, silent
 from ..host import Facts
 from ..host.limits import capacity
+from ..review.working import throw_away_copy
 from ..sandbox import host_facts, sweep
 from ..spec import load_spec
 from .island import inhabited
@@ -76,14 +77,15 @@ class _Run:
             scene: Scene = "any" if probe.scene in ("staged", "ended") else probe.scene
             by_scene.setdefault(scene, []).append(probe)
         again = any(probe.id == "restored-twice" for probe in probes)
+        # Here what is wrong with the configuration is one error, in the group one of several.
+        sandbox = self._inside() if "any" in by_scene else None
         async with asyncio.TaskGroup() as group:
             second: asyncio.Future[dict[str, str]] | None = None
             if again or "network" in by_scene:
                 second = asyncio.get_running_loop().create_future()
                 work = self.networked(by_scene.get("network", []), second)
                 group.create_task(work, name="network")
-            if "any" in by_scene:
-                sandbox = self._inside()
+            if sandbox is not None:
                 sandbox.other = second
                 sandbox.ports = self.servers.ports
                 group.create_task(self.sandboxed(sandbox, by_scene["any"]), name="sandbox")
@@ -97,8 +99,11 @@ class _Run:
         wanted = self._wanted
         if wanted.project is None:
             return Staged(self._scratch, self._facts, wanted.environ)
-        spec = load_spec(wanted.project, {}, dict(wanted.environ), capacity=capacity())
-        return Inside(self._scratch, self._facts, spec)
+        environ = dict(wanted.environ)
+        spec = load_spec(wanted.project, {}, environ, capacity=capacity(), alone=True)
+        folder = self._scratch / "review"
+        folder.mkdir(mode=0o700)
+        return Inside(self._scratch, self._facts, throw_away_copy(spec, folder))
 
     async def sandboxed(self, scene: Inside, probes: Sequence[Probe]) -> None:
         """All that need one sandbox; what harms it comes last, then what looks at what is left."""
