@@ -58,7 +58,9 @@ def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
     (project / "corral.toml").write_text(f'[workspace]\nmask = [".env"]\n{held_back}')
     (project / "file").write_text("of the project")
     before = {path: path.stat().st_mtime_ns for path in (project, *project.rglob("*"))}
-    done = corral("verify", "--spec", "--json", "--only", "exports", "--only", "vm")
+    done = corral(
+        "verify", "--spec", "--json", "--only", "exports", "--only", "vm", "--only", "host"
+    )
     found = answer(done)
     assert found["verdict"] == "proven", found["results"]
     assert {"workspace-is-the-hosts", "programs-stay"} <= {r["id"] for r in found["results"]}

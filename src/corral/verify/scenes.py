@@ -79,7 +79,13 @@ class Inside(Ground):
 
     def exported(self, path: Path | str) -> str:
         """Where the guest's root sees a path of the workspace's export."""
-        return f"/agents/1/export{path}"
+        return f"/agents/1/export{self.inside(path)}"
+
+    def inside(self, path: Path | str) -> str:
+        """Where the jail sees a path of the host's: a copy of the workspace is in its place."""
+        if Path(path).is_relative_to(self.workspace):
+            path = Path(self.spec.workspace.path, Path(path).relative_to(self.workspace))
+        return str(path)
 
     def _heard(self, report: Report) -> Report:
         """What happens, but for what attacks bring about on purpose."""

@@ -35,7 +35,7 @@ FAMILIES = (
     host.HOST,
     limits.LIMITS,
 )
-# Those declare into families of other files.
+# These declare into families of other files.
 _DECLARES = (
     archives,
     copies,

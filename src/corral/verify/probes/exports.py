@@ -250,7 +250,7 @@ async def home_and_keys(scene: Inside) -> str:
         *(f"{home}/{name}" for name in (".ssh", ".aws", ".netrc", ".profile", ".bash_history")),
         *("/root/.ssh", "/root/.bashrc", "/var/log", "/boot", "/run/user", "/sys/class"),
     ]
-    shared = (str(scene.workspace), *(share.source for share in scene.spec.shares))
+    shared = (scene.spec.workspace.path, *(share.source for share in scene.spec.shares))
     paths = [p for p in dict.fromkeys(paths) if not p.startswith(shared)]
     tried_if([path for path in paths if os.path.exists(path)], "this host has none of them")
     jail = await scene.jail(f"for path in {paths!r}: attempt(path, os.stat, path)")
@@ -343,7 +343,7 @@ async def workspace_control(scene: Inside) -> str:
     try:
         outcome = await scene.jail(f"""
 def read():
-    with open({str(scratch)!r}) as file:
+    with open({scene.inside(scratch)!r}) as file:
         if file.read() != "scratch":
             raise OSError(errno.EIO, "other content")
 attempt("read", read)

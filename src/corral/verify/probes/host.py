@@ -131,7 +131,7 @@ async def environment(scene: Inside) -> str:
 )
 async def files(scene: Inside) -> str:
     count, home = 0, scene.facts.user.home.lstrip("/")
-    shared = [str(scene.workspace), *(share.source for share in scene.spec.shares)]
+    shared = [scene.spec.workspace.path, *(share.source for share in scene.spec.shares)]
     paths = ["etc/shadow", "etc/sudoers", "var/log", "boot", "root/.ssh", "run/user"]
     paths += [f"{home}/{name}" for name in (".ssh", ".profile", ".bash_history", ".aws")]
     paths = [p for p in paths if not any(f"/{p}".startswith(folder) for folder in shared)]
@@ -152,7 +152,7 @@ async def files(scene: Inside) -> str:
     scene="any",
 )
 async def mounts(scene: Inside) -> str:
-    writable = [str(scene.workspace), "/dev/"]
+    writable = [scene.inside(scene.workspace), "/dev/"]  # where the export has it
     writable += [share.source for share in scene.spec.shares if share.writable]
     writable += [share.target for share in scene.spec.shares if share.writable]
     count = 0
