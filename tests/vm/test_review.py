@@ -78,7 +78,7 @@ def test_a_run_under_review_is_held_back_shown_applied_and_taken_back(
     assert git(repository, "status", "--porcelain").split() == ["M", "a", "M", "gone", "??", "new/"]
     assert corral("apply", "project", "--undo").returncode == 0
     assert git(repository, "status", "--porcelain").split() == ["M", "gone"]
-    done = corral("apply", "project", "--as-branch", "agent")
+    done = corral("apply", "project", "--as", "agent")
     assert done.returncode == 0, done.stderr
     assert git(repository, "diff", "--name-status", "HEAD", "agent").split() == [
         "M", "a", "D", "gone", "A", "new/b"

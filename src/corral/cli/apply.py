@@ -20,7 +20,7 @@ Examples:
   corral apply app                     everything that is neither dangerous nor in conflict
   corral apply app src README.md       these only
   corral apply app .vscode --yes-dangerous
-  corral apply app --as-branch fix     as a commit on a new branch; your folder stays as it is
+  corral apply app --as fix            as a commit on a new branch; your folder stays as it is
   corral apply app --undo              take back what was applied last
   corral apply herd --agent 2          what one of several agents changed
 
@@ -37,7 +37,9 @@ Exit status: 0 when everything chosen was applied, 1 when some was left.
 @paths_argument
 @click.option("--yes-dangerous", is_flag=True, help="Apply dangerous changes among these, too.")
 @click.option("--undo", is_flag=True, help="Take back what was applied last.")
-@click.option("--as-branch", "branch", metavar="BRANCH", help="Make a commit on a new branch.")
+@click.option(
+    "--as", "--as-branch", "branch", metavar="BRANCH", help="Make a commit on a new branch."
+)
 @click.option("-m", "--message", metavar="TEXT", help="The message of that commit.")
 @agent_option
 def command(
@@ -55,7 +57,7 @@ def command(
     if undo and (paths or branch or yes_dangerous):
         raise click.UsageError("--undo takes back all that was applied last, and nothing else.")
     if message is not None and branch is None:
-        raise click.UsageError("--message is for --as-branch.")
+        raise click.UsageError("--message is for --as.")
     review = Review.find(name)
     _check_still(review)
     chosen = inside(review, paths)

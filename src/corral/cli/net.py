@@ -17,11 +17,11 @@ Examples:
   corral net log app -f                    connections as they are made and refused
   corral net log app --denied --json       for scripts
   corral net check pypi.org                what this folder's configuration says to it
-  corral net learn -- pip install httpx    which hosts does it need?
+  corral net learn -- npm install          which hosts does it need?
 """
 LEARN_EPILOG = """\b
 Examples:
-  corral net learn -- pip install httpx
+  corral net learn -- npm install
   corral net learn --write -- npm test     and write the list into corral.toml
 """
 

@@ -15,6 +15,7 @@ from ..review.overview import Touched
 from ..review.patch import Counts, quoted
 from ..review.showing import Shown
 from ..review.store import Review
+from ..spec import MAX_AGENTS
 from ..spec.text import harmless, printable
 
 _SAID = 100
@@ -32,7 +33,7 @@ name_argument = click.argument("name", shell_complete=known_review)
 paths_argument = click.argument("paths", nargs=-1, metavar="[PATH]...")
 agent_option = click.option(
     "--agent",
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, MAX_AGENTS),
     metavar="N",
     help="Of which one of several agents.",
 )

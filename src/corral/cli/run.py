@@ -19,7 +19,7 @@ Examples:
   corral run --share ~/data:/data -- ls /data  a further folder, read-only
   corral run --mask .env --timeout 10m -- make test
   corral run -e GITHUB_USER -e MODE=ci -- ./build.sh
-  corral run --allow @python -- pip install -r requirements.txt
+  corral run --allow @python -- .venv/bin/pip install -r requirements.txt
   corral run claude                            an agent that corral knows; its key stays outside
   corral run codex -- exec 'fix the failing test'
   corral run --review claude -- -p 'fix the failing test'
