@@ -6,6 +6,7 @@ logs/NAME/tasks/ID.json     one file a task, from when it is taken; the oldest t
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +47,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class History(Protocol):
-    """Where entries are kept. What it does may take the disk's time."""
+    """Where entries are kept. What it does may take the disk's time, so threads may be at it."""
 
     def put(self, entry: Entry) -> None:
         """Keep this, in place of what is kept of the same task. Raises TaskError."""
@@ -62,21 +63,25 @@ class Remembered:
     """A history that ends with this process."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
 
     def put(self, entry: Entry) -> None:
         """Keep this."""
-        self._entries[entry.summary.id] = entry
-        for old in _surplus(self.summaries()):
-            del self._entries[old]
+        with self._lock:
+            self._entries[entry.summary.id] = entry
+            for old in _surplus(kept.summary for kept in self._entries.values()):
+                self._entries.pop(old, None)
 
     def get(self, number: str) -> Entry | None:
         """What is kept of a task."""
-        return self._entries.get(number)
+        with self._lock:
+            return self._entries.get(number)
 
     def summaries(self) -> list[Summary]:
         """Of all, the oldest first."""
-        return _sorted(entry.summary for entry in self._entries.values())
+        with self._lock:
+            return _sorted(entry.summary for entry in self._entries.values())
 
 
 class OnDisk:
@@ -84,18 +89,21 @@ class OnDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
         self._known: dict[str, Summary] | None = None
 
     def put(self, entry: Entry) -> None:
         """Keep this. Raises TaskError."""
-        known = self._index()
+        data = msgspec.json.encode(entry)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._file(entry.summary.id), msgspec.json.encode(entry), mode=0o600)
-            known[entry.summary.id] = entry.summary
-            for old in _surplus(known.values()):
-                self._file(old).unlink(missing_ok=True)
-                del known[old]
+            with self._lock:
+                known = self._index()
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(self._file(entry.summary.id), data, mode=0o600)
+                known[entry.summary.id] = entry.summary
+                for old in _surplus(known.values()):
+                    self._file(old).unlink(missing_ok=True)
+                    known.pop(old, None)
         except OSError as error:
             raise TaskError(
                 f"the task cannot be written down in {self._folder}: {error.strerror}.",
@@ -104,13 +112,18 @@ class OnDisk:
 
     def get(self, number: str) -> Entry | None:
         """What is kept of a task; a file that is damaged is none."""
-        return self._read(number, Entry) if ID_PATTERN.fullmatch(number) else None
+        if not ID_PATTERN.fullmatch(number):
+            return None
+        with self._lock:
+            return self._read(number, Entry)
 
     def summaries(self) -> list[Summary]:
         """Of all, the oldest first."""
-        return _sorted(self._index().values())
+        with self._lock:
+            return _sorted(self._index().values())
 
     def _index(self) -> dict[str, Summary]:
+        """By id; to be called with the lock."""
         if self._known is None:
             self._known = {}
             with contextlib.suppress(OSError):
