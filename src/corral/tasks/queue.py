@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -113,7 +113,7 @@ class Tasks:
         self._history = history or Remembered()
         self._listener = listener
         self._given: dict[str, _Given] = {}
-        self._taken: set[str] = set()  # ids of those that are about to be
+        self._taking = asyncio.Lock()  # one after another, in the order they come
         self._lanes: dict[str, collections.deque[_Given]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._beats: asyncio.Task[None] | None = None
@@ -164,8 +164,8 @@ class Tasks:
         if place is None:
             known = ", ".join(map(str, sorted(self._places)))
             raise TaskError(f"there is no agent {agent}.", hint=f"There are: {known}.")
-        number = await self._number(number)
-        try:
+        async with self._taking:
+            number = await self._number(number)
             if self._closed:
                 raise TaskError("the sandbox is stopping, and takes no more tasks.")
             if len(self._given) >= MAX_QUEUED:
@@ -178,11 +178,9 @@ class Tasks:
             try:
                 await asyncio.to_thread(self._history.put, Entry(summary=given.summary()))
             except BaseException:
-                del self._given[number]
+                self._given.pop(number, None)
                 raise
-        finally:
-            self._taken.discard(number)
-        self._enqueue(given)
+            self._enqueue(given)
         return number
 
     async def result(self, number: str) -> Result:
@@ -229,7 +227,10 @@ class Tasks:
         lane = self._lanes.get(given.work.place.lane)
         if lane is not None and given in lane:  # it has not begun: nothing is to be ended
             lane.remove(given)
-            await self._finish(given, given.work.result("cancelled", error=NOT_BEGUN))
+            result = given.work.result("cancelled", error=NOT_BEGUN)
+            # Not by whom asks, who may give up meanwhile: others wait for its result.
+            self._spawn(self._finish(given, result), "cancelled-task")
+            await asyncio.shield(given.done)
 
     async def listed(self) -> list[Summary]:
         """Those that are known, the oldest first."""
@@ -249,17 +250,13 @@ class Tasks:
 
     async def _number(self, wanted: str | None) -> str:
         if wanted is None:
-            while str(self._next) in self._given or str(self._next) in self._taken:
+            while str(self._next) in self._given:
                 self._next += 1
             number, self._next = str(self._next), self._next + 1
-            self._taken.add(number)
             return number
         parse.checked_id(wanted)
-        if wanted in self._given or wanted in self._taken:
-            raise _known(wanted)
-        self._taken.add(wanted)
-        if await asyncio.to_thread(self._history.get, wanted) is not None:
-            self._taken.discard(wanted)
+        known = wanted in self._given
+        if known or await asyncio.to_thread(self._history.get, wanted) is not None:
             raise _known(wanted)
         return wanted
 
@@ -269,9 +266,13 @@ class Tasks:
             self._lanes[name].append(given)
             return
         lane = self._lanes[name] = collections.deque([given])
-        worker = asyncio.create_task(self._work(name, lane), name=f"tasks-{name}")
+        self._spawn(self._work(name, lane), f"tasks-{name}")
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        worker = asyncio.create_task(work, name=name)
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
+        return worker
 
     async def _work(self, name: str, lane: collections.deque[_Given]) -> None:
         """Do what is in a lane until it is empty."""
@@ -288,10 +289,7 @@ class Tasks:
             else:
                 result = await given.work.run(self._tools)
         except Exception as error:
-            # A fault of ours: the loop's handler, and so a keeper's log, tells more of it.
-            text = f"internal error: {type(error).__name__}: {error}"
-            asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
-            result = given.work.failed(CorralError(text))
+            result = given.work.failed(CorralError(_fault(error)))
         await self._finish(given, result)
 
     async def _finish(self, given: _Given, result: Result) -> None:
@@ -300,8 +298,9 @@ class Tasks:
         entry = Entry(summary=given.summary(result), result=result)
         try:
             await asyncio.to_thread(self._history.put, entry)
-        except TaskError as error:  # who waits has it all the same
-            said = " ".join(filter(None, (result.error, error.message)))
+        except Exception as error:  # who waits has it all the same
+            why = error.message if isinstance(error, TaskError) else _fault(error)
+            said = " ".join(filter(None, (result.error, why)))
             result = msgspec.structs.replace(result, error=said)
         if not given.done.done():
             given.done.set_result(result)
@@ -317,6 +316,13 @@ class Tasks:
             await asyncio.sleep(BEAT)
             for given in list(self._given.values()):
                 given.tell(given.work.heartbeat(self._ahead(given)))
+
+
+def _fault(error: Exception) -> str:
+    """A fault of ours, in words: the loop's handler, and so a keeper's log, tells more of it."""
+    text = f"internal error: {type(error).__name__}: {error}"
+    asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
+    return text
 
 
 def unknown(number: str) -> TaskError:

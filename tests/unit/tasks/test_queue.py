@@ -11,7 +11,7 @@ import pytest
 
 from corral.errors import TaskError
 from corral.tasks import history as histories
-from corral.tasks.history import OnDisk
+from corral.tasks.history import Entry, OnDisk, Remembered
 from corral.tasks.model import Heartbeat, Outgoing, Result, Transcript
 from corral.tasks.parse import task
 from corral.tasks.queue import Tasks
@@ -281,3 +281,74 @@ async def test_a_fault_of_ours_in_one_task_ends_no_other(
     assert result.status == "error"
     assert result.error == "internal error: ZeroDivisionError: division by zero"
     assert len(faults) == 1
+
+
+async def test_tasks_are_done_in_the_order_they_were_given_whatever_the_disk_does(
+    bench: Bench,
+) -> None:
+    class Moody(Remembered):
+        """The sooner a task comes, the longer its writing down takes."""
+
+        def put(self, entry: Entry) -> None:
+            if entry.result is None:
+                time.sleep(0.04 * (5 - int(entry.summary.id)))
+            super().put(entry)
+
+    async with bench.tasks(history=Moody()) as tasks:
+        asked = [task(sh(f"echo {number} >> order")) for number in range(1, 5)]
+        numbers = await asyncio.gather(*(tasks.submit(each) for each in asked))
+        for number in numbers:
+            await tasks.result(number)
+    assert numbers == ["1", "2", "3", "4"]
+    assert (bench.folder / "order").read_text().split() == numbers
+
+
+async def test_a_fault_of_ours_in_writing_down_loses_no_result_and_no_task_after_it(
+    bench: Bench,
+) -> None:
+    class Faulty(Remembered):
+        """Fails at the end of the first task."""
+
+        def put(self, entry: Entry) -> None:
+            if entry.result is not None and entry.summary.id == "1":
+                raise KeyError(entry.summary.id)
+            super().put(entry)
+
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    async with bench.tasks(history=Faulty()) as tasks:
+        first = await tasks.submit(task(sh("sleep 0.1; echo there")))
+        second = await tasks.submit(task(sh("echo after")))
+        async with asyncio.timeout(10):
+            one, other = await tasks.result(first), await tasks.result(second)
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert (one.status, one.stdout) == ("done", "there\n")
+    assert one.error == "internal error: KeyError: '1'"
+    assert (other.status, other.stdout, other.error) == ("done", "after\n", None)
+    assert len(faults) == 1
+
+
+async def test_who_gives_up_while_his_cancelling_is_written_down_leaves_nobody_waiting(
+    bench: Bench,
+) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Slow(Remembered):
+        """Takes its time for what was cancelled."""
+
+        def put(self, entry: Entry) -> None:
+            if entry.result is not None and entry.result.status == "cancelled":
+                loop.call_soon_threadsafe(ending.set)
+                time.sleep(0.1)
+            super().put(entry)
+
+    async with bench.tasks(history=Slow()) as tasks:
+        first = await tasks.submit(task(sh("sleep 0.3")))
+        second = await tasks.submit(task(sh("true")))
+        cancelling = asyncio.create_task(tasks.cancel(second))
+        await ending.wait()
+        cancelling.cancel()
+        async with asyncio.timeout(10):
+            assert (await tasks.result(second)).status == "cancelled"
+            assert (await tasks.result(first)).status == "done"
