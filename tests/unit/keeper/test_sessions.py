@@ -14,6 +14,7 @@ import pytest
 
 from corral.channel import Stream
 from corral.errors import (
+    ChannelError,
     CommandNotFoundError,
     ConfigError,
     SandboxStateError,
@@ -29,7 +30,7 @@ from corral.terminals import SHELL, recordings, transcripts
 from corral.terminals.cast import Event
 from corral.terminals.emulator import CLEAN, Emulator
 
-from .conftest import Kept, Program
+from .conftest import Kept, Program, ScriptedExecution
 
 SIZE = (10, 40)
 MAIN = (1, "main")
@@ -203,6 +204,25 @@ async def test_the_size_is_that_of_who_typed_last(opened: Kept) -> None:
         watcher = await window(other, (50, 100), watch=True)
         await watcher.sees("l" * 30)
         assert (await box.sessions())[0].size == (7, 33)
+
+
+async def test_a_size_that_the_guest_did_not_answer_in_time_keeps_no_key_from_the_program(
+    opened: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is halted, or being saved."""
+    tried: list[tuple[int, int]] = []
+
+    async def halted(_execution: ScriptedExecution, rows: int, columns: int) -> None:
+        tried.append((rows, columns))
+        raise ChannelError("the guest did not answer resize within 20 seconds.")
+
+    monkeypatch.setattr(ScriptedExecution, "resize", halted)
+    async with connect(opened.name) as box:
+        await box.open_session(MAIN, ["shell"], size=SIZE)
+        seen = await window(box, (12, 50))
+        await seen.stream.write(b"later")
+        await seen.sees("<later>")
+    assert tried == [(12, 50)]
 
 
 async def test_a_client_that_does_not_read_stops_nobody_and_sees_the_end_of_it(
