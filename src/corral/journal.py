@@ -60,7 +60,9 @@ class Journal:
     """A file that grows to `limit` bytes, then takes the place of NAME.1.
 
     Nothing it does raises OSError: a full disk must not end a sandbox. failure: what went wrong
-    last, or None. first: what every new file begins with. syncing: told of each write.
+    last, or None. first: what every new file begins with, made of how things are after all that
+    was written; so what fills a file is in that file, which is the longer for it. syncing: told of
+    each write.
     """
 
     def __init__(
@@ -97,10 +99,12 @@ class Journal:
         if self._fd < 0 or self._closed:
             return
         try:
-            if self._size and self._size + len(data) > self._limit:
+            if self._first is None and self._size and self._size + len(data) > self._limit:
+                self._turn()
+            self._put(data)
+            if self._first is not None and self._size > self._limit:
                 self._turn()
                 self._begin()
-            self._put(data)
         except OSError as error:
             self.failure = str(error)
         self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Clock:
 def recorder(path: Path, emulator: Emulator, clock: Clock, limit: int) -> recordings.Recorder:
     return recordings.Recorder(
         path,
-        (24, 80),
+        (emulator.screen.rows, emulator.screen.columns),
         title="t",
         command="sh",
         redraw=emulator.draw,
@@ -69,6 +70,32 @@ def test_a_full_file_makes_way_for_one_that_begins_with_the_screen(tmp_path: Pat
     assert other.screen.text() == emulator.screen.text() == "line 297\nline 298\nline 299\n"
     [found] = recordings.listed(tmp_path)
     assert len(list(recordings.events(found))) > len(alone)
+
+
+def test_what_fills_a_file_is_in_it_once_at_its_time_and_with_all_its_lines(
+    tmp_path: Path,
+) -> None:
+    """Also the lines that left the screen with it, which the next file does not begin with."""
+    emulator, clock = Emulator(4, 20), Clock()
+    made = recorder(path := recordings.new_path(tmp_path, 1, "main"), emulator, clock, 2000)
+    for chunk in range(16):
+        clock.now += 1
+        lines = "".join(f"line {chunk * 10 + number}\r\n" for number in range(10))
+        made.output(emulator.feed(lines.encode()).clean)
+    made.close("ended")
+    first, then = (
+        [json.loads(line) for line in each.read_text().splitlines()[1:]]
+        for each in (older(path), path)
+    )
+    assert [each[0] for each in first] == list(range(len(first)))
+    assert [each[0] for each in then[:-1]] == list(range(len(then) - 1))
+    assert len(first) + len(then) == 16 + 3  # each begins with the screen; the mark
+    [found] = recordings.listed(tmp_path)
+    shown = "".join(each[2] for each in (*first, *then[1:]))
+    assert re.findall(r"line (\d+)", shown) == [str(each) for each in range(160)]
+    assert [line for line in text(recordings.events(found)) if line] == [
+        f"line {number}" for number in range(160)
+    ]
 
 
 def test_only_so_many_are_kept_and_only_recordings_are_touched(tmp_path: Path) -> None:
