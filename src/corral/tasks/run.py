@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,7 +26,7 @@ from .spending import Account, Asked, Meter
 from .summary import Status
 
 GRACE = 2.0  # seconds between TERM and the end of everything
-DRAINING = 5.0  # seconds for the output of what was ended
+DRAINING = 5.0  # seconds for the output of what has ended
 ENDING = 15.0  # seconds for the guest to tell that it has ended
 MAX_LLM = 500  # messages of one task
 
@@ -195,7 +195,7 @@ class Work:
                 if how != "ended":
                     await tools.ready()
                     return await self._cut_short(execution, readers, how, command.timeout)
-                await asyncio.gather(*readers)
+                await _read_to_the_end(readers)
                 status = await execution.wait()
                 return ("failed" if status or self._events.failed else "done"), status, None
             finally:
@@ -267,6 +267,21 @@ class Work:
         self._llm += 1
         if self._llm <= MAX_LLM:
             self._tell(Llm(id=self.id, agent=self.agent, **msgspec.structs.asdict(asked)))
+
+
+async def _read_to_the_end(readers: Iterable[asyncio.Task[None]]) -> None:
+    """What a command that has ended wrote. A guest ends that before it tells of the command's end.
+
+    Raises ChannelError for one that does not.
+    """
+    try:
+        async with asyncio.timeout(DRAINING):
+            await asyncio.gather(*readers)
+    except TimeoutError:
+        raise ChannelError(
+            "the sandbox did not end the command's output.",
+            hint="Something in it is at fault, or hostile: begin anew with another sandbox.",
+        ) from None
 
 
 async def end_tree(execution: Execution) -> int:
