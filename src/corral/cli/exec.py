@@ -9,6 +9,7 @@ import time
 import click
 
 from .options import agent_option, known_name, stream_options
+from .words import split
 
 EPILOG = """\b
 Examples:
@@ -28,40 +29,8 @@ class _Exec(click.Command):
     """Options may stand before and after NAME; what follows CMD is CMD's own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options, words, rest = self._split(list(args))
-        return super().parse_args(ctx, [*options, "--", *words, *rest])
-
-    def _split(self, args: list[str]) -> tuple[list[str], list[str], list[str]]:
-        valued = {
-            spelling
-            for parameter in self.params
-            if isinstance(parameter, click.Option) and not parameter.is_flag
-            for spelling in parameter.opts
-        }
-        options: list[str] = []
-        words: list[str] = []
-        while args:
-            if args[0] == "--":
-                return options, words, args[1:]
-            if not args[0].startswith("-") or args[0] == "-":
-                if words:
-                    break
-                words.append(args.pop(0))
-                continue
-            option = args.pop(0)
-            options.append(option)
-            if args and _wants_value(option, valued):
-                options.append(args.pop(0))
-        return options, words, args
-
-
-def _wants_value(option: str, valued: set[str]) -> bool:
-    """Whether the next word is this option's value."""
-    if option.startswith("--"):
-        return option in valued
-    letters = option[1:]
-    taking = next((at for at, each in enumerate(letters) if f"-{each}" in valued), None)
-    return taking is not None and taking == len(letters) - 1
+        options, name, rest = split(self, args)
+        return super().parse_args(ctx, [*options, "--", *name, *rest])
 
 
 @click.command("exec", cls=_Exec, epilog=EPILOG)

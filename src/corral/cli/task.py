@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .options import known_name
+from .words import split
 
 EPILOG = """\b
 Examples:
@@ -16,7 +17,7 @@ Examples:
   corral task app --run -- pytest -q            the same
   corral task app --code python script.py --timeout 30s
   corral task app --prompt "fix the failing test" --agent 2
-  corral task app test                          the project's own: [actions.test]
+  corral task app test -k parser                the project's own: [actions.test]
   corral task app - < tasks.jsonl               one a line; results come as JSON lines
   corral task list app
   corral task cancel app 7
@@ -45,16 +46,39 @@ class _Task(click.Group):
         return super().parse_args(ctx, args)
 
 
+class _Send(click.Command):
+    """What follows an action's name, or the command with --run, is its own.
+
+    A file, JSON or - has no words of its own, so options may follow it.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options, name, rest = split(self, args)
+        if rest and _runs(options, rest[0]):
+            if "--run" not in options and rest[1:2] == ["--"]:
+                del rest[1]  # as npm and cargo have it; an action needs none
+            args = [*options, "--", *name, *rest]
+        return super().parse_args(ctx, args)
+
+
+def _runs(options: list[str], first: str) -> bool:
+    """Whether the first word of a task is an action's name or a command."""
+    if any(each.partition("=")[0] in ("--code", "--prompt") for each in options):
+        return False
+    return first != "-" and not first.lstrip().startswith("{")
+
+
 @click.group("task", cls=_Task, epilog=EPILOG)
 def command() -> None:
     """Give an agent of sandbox NAME a task: corral task NAME [OPTIONS] TASK.
 
     TASK is a JSON object, the name of one of the project's actions with its arguments, or - for
-    JSON lines from standard input. See docs/tasks.md.
+    JSON lines from standard input. What follows an action's name, or the command with --run, is its
+    own, also options: those of corral stand before it. See docs/tasks.md.
     """
 
 
-@command.command("send", epilog=SEND_EPILOG)
+@command.command("send", cls=_Send, epilog=SEND_EPILOG)
 @click.argument("name", shell_complete=known_name)
 @click.argument("words", nargs=-1, metavar="[TASK | - | CMD [ARG]... | FILE]")
 @click.option("--agent", type=int, metavar="N", help="Which agent does it; default: 1.")
@@ -81,6 +105,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def send(name: str, words: tuple[str, ...], **options: Any) -> None:
     """Give an agent of sandbox NAME a task, and wait for its result.
+
+    What follows an action's name, or the command with --run, is its own, also options.
 
     Interrupted, the task goes on: `corral task result` has it later.
     """

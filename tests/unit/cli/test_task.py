@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from corral.agents.output import Returned
+from corral.cli import tasking
 from corral.cli.task import command
 from corral.cli.tasking import Asked, show, task_of
 from corral.errors import CorralError, TaskError, UsageError
@@ -147,3 +149,47 @@ def test_a_name_is_a_sandbox_and_a_verb_is_a_verb(typed: Typed) -> None:
     refused = typed("task", "app", "-", "--run")
     assert refused.returncode == 2 and "with - the lines say it" in refused.stderr
     assert set(command.commands) == {"send", "list", "result", "cancel", "schema"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("app test -k parser", {"words": ("test", "-k", "parser")}),
+        ("app test -- -k parser", {"words": ("test", "-k", "parser")}),
+        ("app test -k -- parser", {"words": ("test", "-k", "--", "parser")}),
+        ("app --run make -- -x", {"words": ("make", "--", "-x"), "run": True}),
+        ("app -- test -k parser", {"words": ("test", "-k", "parser")}),
+        ("app test --json -d - --help", {"words": ("test", "--json", "-d", "-", "--help")}),
+        ("--agent 2 app --json test --agent 3", {"words": ("test", "--agent", "3"), "agent": 2}),
+        ("app -d --id=x -eA=b --run make -j2", {"words": ("make", "-j2"), "run": True}),
+        ("app --timeout 5m --run -- make -j2", {"words": ("make", "-j2"), "timeout": "5m"}),
+        ("app --code sh x.sh --timeout 5m", {"words": ("x.sh",), "timeout": "5m"}),
+        ("app --code=sh - --timeout 5m", {"words": ("-",), "timeout": "5m"}),
+        ("app --prompt x --agent 2", {"words": (), "prompt": "x", "agent": 2}),
+        ('app {"action":"x"} --json', {"words": ('{"action":"x"}',), "as_json": True}),
+        ("app - --events", {"words": ("-",), "events": True}),
+    ],
+)
+def test_what_follows_an_actions_name_or_a_command_is_its_own(
+    line: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """corral's own options stand before it. After a file, JSON or - nothing else can stand."""
+    found: list[tuple[str, Asked]] = []
+
+    def given(name: str, what: Asked) -> int:
+        found.append((name, what))
+        return 0
+
+    monkeypatch.setattr(tasking, "one", given)
+    monkeypatch.setattr(tasking, "lines", given)
+    said = CliRunner().invoke(command, line.split())
+    assert said.exit_code == 0, said.output
+    [(name, what)] = found
+    assert name == "app"
+    assert {key: getattr(what, key) for key in expected} == expected
+
+
+def test_before_the_action_an_option_that_is_not_known_is_refused() -> None:
+    said = CliRunner().invoke(command, ["app", "-k", "test"])
+    assert said.exit_code == 2 and "No such option" in said.output
+    assert "Usage" in CliRunner().invoke(command, ["app", "--help"]).output
