@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import corral
-from corral.errors import ConfigError
+from corral.errors import ConfigError, HostError
+from corral.host.layout import Workspace, survey
 from corral.host.repository import changed, snapshot
+from corral.spec import PROTECTED
 from tests.security.attacks import state
 from tests.security.test_repository import git, repository
+from tests.support.rights import without_capabilities
 from tests.support.sandboxes import plan_for
 
 PLANT = r"""
@@ -162,3 +165,51 @@ def test_a_guest_cannot_make_the_host_wait_for_a_fifo(tmp_path: Path) -> None:
             check=True,
             timeout=20,
         )
+
+
+def test_what_looks_like_a_repository_hides_nothing_below(tmp_path: Path) -> None:
+    """A guest could make one of the workspace itself."""
+    project = tmp_path / "project"
+    for name in ("HEAD", "objects", "refs"):
+        (project / name).mkdir(parents=True)
+    before = snapshot(str(project))
+    (project / "sub" / ".git").mkdir(parents=True)
+    after = snapshot(str(project))
+    assert changed(before, after) == [f"{project}/sub/.git"]
+
+
+def _survey(folder: Path, *masked: str) -> Workspace:
+    return survey(
+        str(folder),
+        unprotect=(),
+        protected=PROTECTED,
+        is_masked=(lambda path, _is_folder: path in masked) if masked else None,
+    ).workspace
+
+
+@pytest.mark.parametrize("what", [".git", ".git/modules", ".git/modules/libs", ".git/worktrees"])
+def test_a_git_folder_that_a_guest_has_closed_is_refused(tmp_path: Path, what: str) -> None:
+    """What is in it could not be protected, and the guest can open it again."""
+    main = repository(tmp_path / "project")
+    closed = main / what
+    closed.mkdir(parents=True, exist_ok=True)
+    closed.chmod(0)
+    with pytest.raises(HostError, match="cannot be looked at") as raised:
+        without_capabilities(lambda: _survey(main))
+    closed.chmod(0o700)
+    assert str(closed) in raised.value.message and "chmod" in (raised.value.hint or "")
+    _survey(main)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o400])
+def test_a_folder_of_the_users_that_cannot_be_searched_for_masks_is_refused(
+    tmp_path: Path, mode: int
+) -> None:
+    """A guest could close a folder in one run, and open it in the next, with no mask in it."""
+    project = tmp_path / "project"
+    (project / "a" / "b").mkdir(parents=True)
+    (project / "a" / "b" / ".env").touch()
+    (project / "a" / "b").chmod(mode)
+    with pytest.raises(HostError, match="a/b"):
+        without_capabilities(lambda: _survey(project, "a/b/.env"))
+    assert without_capabilities(lambda: _survey(project)).masked_files == ()

@@ -7,6 +7,8 @@ written it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -122,7 +124,7 @@ def _workspace(
     wanted += [path for path in program if path.startswith(root + "/")]
     common: str | None = None
     dot_git = Path(root, ".git")
-    if dot_git.is_file() and not dot_git.is_symlink():
+    if repository.is_git_file(dot_git):
         wanted.append(str(dot_git))
         common = repository.linked_worktree(dot_git)
         if common is not None:
@@ -154,7 +156,9 @@ def _obeyed(git_folder: Path) -> list[str]:
     """What the host's git obeys in a git folder, in its submodules' and in its worktrees'."""
     paths = [f"{git_folder}/{name}" for name in repository.OBEYED]
     paths += repository.included(git_folder)
-    for folder in repository.inner_folders(git_folder):
+    inner = repository.inner_folders(git_folder)
+    common = [repository.common_folder(folder) for folder in (git_folder, *inner)]
+    for folder in dict.fromkeys((*inner, *common)):
         paths += [f"{folder}/{n}" for n in repository.OBEYED if os.path.lexists(folder / n)]
         paths += repository.included(folder)
     return paths
@@ -174,20 +178,33 @@ def _masked(root: str, is_masked: Callable[[str, bool], bool]) -> tuple[list[str
     """The masked files and folders below root, absolute; nothing below a masked folder."""
     files: list[str] = []
     folders: list[str] = []
-    for parent, inner, names in os.walk(root):
+    for parent, inner, names in os.walk(root, onerror=_refused):
         hidden = [n for n in inner if is_masked(os.path.relpath(f"{parent}/{n}", root), True)]
         for name in hidden:
             # A link is a name only: what it leads to is hidden where it is, or not in the guest.
-            if not Path(parent, name).is_symlink():
+            if not _is_link(f"{parent}/{name}"):
                 folders.append(f"{parent}/{name}")
         inner[:] = [name for name in inner if name not in hidden]
         files += [
             f"{parent}/{name}"
             for name in names
-            if not Path(parent, name).is_symlink()
+            if not _is_link(f"{parent}/{name}")
             and is_masked(os.path.relpath(f"{parent}/{name}", root), False)
         ]
     return files, folders
+
+
+def _refused(error: OSError) -> None:
+    """Refuse a folder of the user's that cannot be listed: a sandbox could make it readable again,
+    and see what a mask was to hide. One of somebody else's stays closed to it.
+    """
+    with contextlib.suppress(OSError):
+        if error.errno == errno.EACCES and os.stat(error.filename).st_uid == os.geteuid():
+            raise repository.unreadable(error.filename, error)
+
+
+def _is_link(path: str) -> bool:
+    return stat.S_ISLNK(repository.mode_of(Path(path)))
 
 
 def _below_any(path: str, folders: set[str]) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from corral.errors import HostError
 from corral.host import repository
 from corral.host.layout import Workspace, survey
 from corral.spec import PROTECTED
+from tests.support.rights import without_capabilities
 
 Git = Callable[..., None]
 
@@ -161,6 +163,32 @@ def test_files_that_a_config_includes_are_protected(main: Path) -> None:
     assert "/etc/passwd" not in found.protected
 
 
+def test_what_an_included_file_includes_is_protected_and_what_a_commondir_names(
+    main: Path,
+) -> None:
+    (main / "one").write_text("[include]\n\tpath = deep/two\n")
+    (main / "deep").mkdir()
+    (main / "deep" / "two").touch()
+    (main / ".git" / "config").rename(main / "deep" / "config")
+    with (main / "deep" / "config").open("a") as config:
+        config.write("[include]\n\tpath = ../one\n")
+    (main / ".git" / "commondir").write_text("../deep\n")
+    assert {"deep/config", "one", "deep/two"} <= below(main, look(main).protected)
+
+
+def test_a_git_folder_elsewhere_that_is_closed_is_refused(project: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0)
+    (project / ".git").symlink_to(closed / "git")
+    with pytest.raises(HostError, match="closed/git"):
+        without_capabilities(lambda: look(project))
+
+
+def test_a_git_that_leads_nowhere_is_none(project: Path) -> None:
+    (project / ".git").symlink_to(".git")
+    assert without_capabilities(lambda: look(project)).protected == ()
+
+
 # Linked worktrees
 
 
@@ -307,3 +335,55 @@ def test_a_bare_repository_that_appears_is_told_of(main: Path, git: Git) -> None
     git(main / "bare", "init", "--bare")
     found = repository.changed(before, repository.snapshot(str(main)))
     assert any(path.startswith(str(main / "bare")) for path in found)
+
+
+@pytest.mark.parametrize(
+    ("names", "path"),
+    [
+        ({"HEAD", "objects", "refs"}, "config"),
+        ({"HEAD", "commondir"}, "config.worktree"),
+        ({"objects", "refs"}, "config"),  # which another's commondir may name
+    ],
+)
+def test_what_git_takes_for_a_repository_is_told_of_whatever_its_parts_are(
+    project: Path, names: set[str], path: str
+) -> None:
+    folder = project / "a" / "b"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).symlink_to("/tmp")
+    before = repository.snapshot(str(project))
+    (folder / path).touch()
+    assert repository.changed(before, repository.snapshot(str(project))) == [str(folder / path)]
+
+
+def test_submodules_and_worktrees_of_nested_repositories_are_watched(
+    project: Path, git: Git
+) -> None:
+    nested = project / "nested"
+    git(nested, "init")
+    git(nested, "commit", "--allow-empty", "-m", "first")
+    git(nested, "worktree", "add", "tree")
+    inner = nested / ".git" / "modules" / "a" / "b"
+    git(nested, "init", "--bare", str(inner))
+    before = repository.snapshot(str(project))
+    paths = [inner / "hooks" / "pre-commit", nested / ".git/worktrees/tree/config.worktree"]
+    for path in paths:
+        path.touch()
+    assert repository.changed(before, repository.snapshot(str(project))) == list(map(str, paths))
+
+
+def test_every_place_that_settings_name_for_hooks_counts(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    (tmp_path / ".gitconfig").write_text("[core]\n\thooksPath = ~/mine\n")
+    git_folder = project / ".git"
+    git_folder.mkdir()
+    (git_folder / "config").write_text(
+        "[core]\n\thooksPath = one\n\tHOOKSPATH = \n[include]\n\tpath = round\n"
+    )
+    (git_folder / "round").write_text('[include]\npath=round\n[core] hookspath = "/a b"\n')
+    found = repository.hooks_paths(git_folder, str(project))
+    assert found == [f"{tmp_path}/mine", f"{project}/one", "/a b"]
