@@ -18,13 +18,14 @@ import msgspec
 from ..errors import ReviewError
 from ..proc import crash_point
 from .compare import Comparison, found_in, steady
-from .dangers import dangers, twins_of
+from .dangers import dangers
 from .journal import Journal, Step, read, write
 from .model import NONE, Change, Found, Side, Standing, Was
 from .patch import MAX_SHOWN, Contents, Pair
 from .placing import BlockedError, Place
 from .showing import Shown, chosen, stand
 from .snapshot import WORK, snapshot, write_base
+from .surroundings import Surroundings, surroundings
 from .tree import opened
 
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -67,10 +68,10 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
             )
         outcome.kept += _clear(place, journal)
         changes = chosen(comparison.changes(), paths)
-        twins = twins_of(comparison.found)
+        beside = surroundings(comparison, here)
         todo: list[tuple[Shown, Step]] = []
         for shown in stand(comparison, here, changes):
-            found = _staged(comparison, shown, twins)
+            found = _staged(comparison, shown, beside)
             if found is None:
                 outcome.conflicts.append(_stuck(shown, "it is being written in the sandbox"))
                 continue
@@ -178,7 +179,7 @@ def _open(folder: Path, workspace: Path) -> Iterator[tuple[Comparison, int]]:
 
 
 def _staged(
-    comparison: Comparison, shown: Shown, twins: dict[str, int]
+    comparison: Comparison, shown: Shown, beside: Surroundings
 ) -> tuple[Shown, Step] | None:
     """A change with its content in the pack, judged by that; None while it is being written."""
     change, names = shown.change, comparison.base.names
@@ -209,7 +210,7 @@ def _staged(
     content = os.fsencode(new.link) if new is not None and new.kind == "link" else b""
     if after is not None and after.kind == "file":
         content = comparison.pack.read(after.offset, min(after.size, MAX_SHOWN))
-    found = dangers(change, Contents(old, content), comparison.found, twins)
+    found = dangers(change, Contents(old, content), beside)
     pair = Pair(change, shown.pair.moved_from)
     return (
         msgspec.structs.replace(shown, pair=pair, dangers=found),

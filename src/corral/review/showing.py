@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from .compare import ABOVE, Comparison
-from .dangers import dangers, twins_of
+from .dangers import dangers
 from .lines import Budget
 from .model import Change, Danger, Standing
 from .patch import Counts, Pair, counts, paired, patch
+from .surroundings import surroundings
 
 _JUDGED = 4 << 20  # bytes of a content that are read to judge what is in it
 
@@ -68,16 +69,11 @@ def stand(comparison: Comparison, here: int, changes: Sequence[Change]) -> list[
 
 def judged(comparison: Comparison, here: int, changes: Sequence[Change]) -> list[Shown]:
     """Changes with their dangers and how they stand to the user's folder."""
-    twins = twins_of(comparison.found)
+    beside = surroundings(comparison, here)
     return [
         msgspec.structs.replace(
             shown,
-            dangers=dangers(
-                shown.change,
-                comparison.contents(shown.change, _JUDGED),
-                comparison.found,
-                twins,
-            ),
+            dangers=dangers(shown.change, comparison.contents(shown.change, _JUDGED), beside),
         )
         for shown in stand(comparison, here, changes)
     ]
