@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -37,6 +38,8 @@ Session = tuple[int, str]  # an agent's number, and the name
 
 _CALL_TIME = 90.0  # seconds: longer than the keeper waits for its guest
 _SETTLING = 5.0  # seconds for the reason of an end to come, which is looked for in many logs
+_LEAVING = 3.0  # seconds for a keeper that ends to be gone; the kernel closes all it had at once
+_LOOK = 0.05  # seconds
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -349,13 +352,31 @@ async def connect(name: str) -> AsyncIterator[Kept]:
 
 
 async def _watch(record: Record, channel: Channel, why_gone: Reason) -> None:
-    """When the channel ends without a reason given: why."""
+    """When the channel ends without a reason given: why.
+
+    A keeper that is gone has left its lock: the kernel frees it once it has closed all that the
+    keeper had, this socket, too. Looked at now and then, as one that lives on and has cut off only
+    this client keeps it: a thread that waits for the lock would keep this process from ending.
+    """
     error = await channel.wait_closed()
-    if why_gone.reason is None:
-        # Its lock is free once the kernel has closed what it had, which closed this socket, too.
-        await asyncio.to_thread(record.wait_until_left)
-        problem = record.status().problem
-        why_gone.set(problem.error() if problem is not None else error)
+    if why_gone.reason is not None:
+        return
+    until = time.monotonic() + _LEAVING
+    while record.is_kept():
+        if time.monotonic() >= until:
+            why_gone.set(_cut_off(record.name, error))
+            return
+        await asyncio.sleep(_LOOK)
+    problem = record.status().problem
+    why_gone.set(problem.error() if problem is not None else error)
+
+
+def _cut_off(name: str, error: CorralError) -> CorralError:
+    return ChannelError(
+        f"the keeper of {name} cut off this client; the sandbox runs on.",
+        hint=f"Try again. keeper.log of the folder that `corral inspect {name}` names may say why.",
+        detail=error.message,
+    )
 
 
 async def _dial(record: Record) -> socket.socket:

@@ -11,7 +11,8 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
-from ..errors import HostError
+from ..channel.server import ServedChannel
+from ..errors import HostError, SandboxStateError
 from . import messages
 from .door import SOCKET, peer_uid
 from .keeper import Keeper
@@ -74,10 +75,22 @@ class Server:
                 print(f"cannot accept: {error}", file=sys.stderr)
                 await asyncio.sleep(1)  # nothing tells when there are descriptors again
                 continue
-            if peer_uid(sock) != os.getuid() or len(self._peers) >= MAX_CLIENTS:
+            if peer_uid(sock) != os.getuid():
                 sock.close()
-                continue
-            self._spawn(self._serve(sock), "client")
+            elif len(self._peers) >= MAX_CLIENTS:
+                await self._turn_away(sock)
+            else:
+                self._spawn(self._serve(sock), "client")
+
+    async def _turn_away(self, sock: socket.socket) -> None:
+        """Say why, which a new socket has room for, and close; nothing is heard."""
+        error = SandboxStateError(
+            f"{MAX_CLIENTS} clients are connected to {self._keeper.name}, and no more can be.",
+            hint="Try again when one of them has ended.",
+        )
+        channel = await ServedChannel.serve(sock, lambda _request: None)
+        channel.tell("gone", {"problem": messages.write(Problem.of(error))})
+        await channel.aclose()
 
     async def _serve(self, sock: socket.socket) -> None:
         peer = Peer(self._keeper, self._hello(), self._spawn)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corral.errors import (
+    ChannelError,
     CommandNotFoundError,
     CorralError,
     ExecError,
@@ -321,11 +323,27 @@ async def test_a_keeper_that_is_gone_without_a_word_is_said_to_be(
     with pytest.raises(SandboxGoneError, match=r"was killed while the sandbox was running"):
         async with connect(kept.name) as box:
             execution = await box.exec(["idle"])
-            monkeypatch.setattr(Record, "wait_until_left", lambda _self: None)
             monkeypatch.setattr(Record, "is_kept", lambda _self: False)
             for each in list(kept.server._peers):
                 await each._channel.aclose()
             await execution.wait()
+
+
+async def test_a_client_that_is_cut_off_alone_is_told_so_and_can_end(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper lives on and holds its lock: nothing may wait for that, above all no thread."""
+    monkeypatch.setattr(client, "_LEAVING", 0.05)
+    kept.box.scripts["idle"] = idle
+    before = threading.active_count()
+    with pytest.raises(ChannelError, match=r"cut off .* the sandbox runs on"):
+        async with asyncio.timeout(3), connect(kept.name) as box:
+            execution = await box.exec(["idle"])
+            for each in list(kept.server._peers):
+                await each._channel.aclose()
+            await execution.wait()
+    assert threading.active_count() == before
+    await still_well(kept)
 
 
 async def test_another_version_of_corral_is_told_so(
@@ -590,7 +608,13 @@ async def test_so_many_clients_and_no_more(kept: Kept, monkeypatch: pytest.Monke
     loop = asyncio.get_running_loop()
     async with connect(kept.name), connect(kept.name):
         with raw(kept.folder) as third:
-            assert await loop.sock_recv(third, 1) == b""
+            with pytest.raises(SandboxStateError, match="2 clients are connected"):
+                async with asyncio.timeout(1), connect(kept.name):
+                    pass
+            heard = b""
+            while data := await loop.sock_recv(third, 65536):
+                heard += data
+        assert b"2 clients are connected" in heard
     await asyncio.sleep(0.01)
     await still_well(kept)
 
