@@ -2,11 +2,12 @@
 
 from corral.channel.carriers import accept_guest, prove_guest, serial_pair
 from corral.channel.channel import Channel, Handler
-from corral.channel.execution import Execution
+from corral.channel.execution import Abandoned, Execution
 from corral.channel.reason import Reason
 from corral.channel.stream import Stream
 
 __all__ = [
+    "Abandoned",
     "Channel",
     "Execution",
     "Handler",

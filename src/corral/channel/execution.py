@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from corral.channel.channel import Channel
 from corral.channel.stream import Stream
+from corral.errors import ChannelError, CorralError
 
 END_TIMEOUT = 20.0  # seconds
 
@@ -67,3 +69,30 @@ class Execution:
             await self._channel.call(
                 "resize", {"exec": self._number, "rows": rows, "columns": columns}, timeout=20
             )
+
+
+class Abandoned:
+    """Commands whose start nobody waits for any more: each is ended, also one that begins later."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def given_up(self, number: int, error: BaseException) -> None:
+        """The start of a command failed by this: it is ended if it may yet begin.
+
+        That is so when its start was cancelled, or was not answered in time; not when it was
+        refused, or never asked for.
+        """
+        if self._channel.failure is None and isinstance(
+            error, asyncio.CancelledError | ChannelError
+        ):
+            task = asyncio.create_task(self._end(number), name=f"abandoned-{number}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, number: int) -> None:
+        # Without a limit: a machine that is paused hears the start and this when it goes on. The
+        # end of the channel ends this, too.
+        with contextlib.suppress(CorralError):
+            await self._channel.call("end", {"exec": number})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from ..channel import Channel, Execution, Reason, Stream
+from ..channel import Abandoned, Channel, Execution, Reason, Stream
 from ..errors import (
     ChannelError,
     CorralError,
@@ -60,6 +60,7 @@ class Kept:
         self._channel = channel
         self._why_gone = why_gone
         self._statuses: dict[int, asyncio.Future[int]] = {}
+        self._abandoned = Abandoned(channel)
         self._next = 1
         self._ends: dict[int, asyncio.Future[int | None]] = {}
         channel.handle("exited", self._exited)
@@ -130,6 +131,7 @@ class Kept:
             self._statuses.pop(number, None)
             for stream in streams.values():
                 stream.reset("the command did not start")
+            self._abandoned.given_up(number, error)
             if isinstance(error, ValueError):
                 raise ExecError(
                     f"the command line and environment are too long: {error}.",

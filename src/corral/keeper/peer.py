@@ -57,6 +57,7 @@ class Peer:
         self._running: dict[int, Running] = {}
         self._taps: dict[int, Tap] = {}
         self._taken: set[int] = set()  # the client's numbers of those that run or begin
+        self._doomed: set[int] = set()  # of those that begin: to be ended once they have
         self._over: dict[int, Execution] = {}  # the latest that run no more
         self._greeted = False
         self._pending = 0
@@ -183,8 +184,11 @@ class Peer:
 
     async def _end(self, params: dict[str, Any]) -> None:
         number = messages.read(params, messages.EndCall).exec
-        self._keeper.check_running()
         running = self._running.get(number)
+        if running is None and number in self._taken:  # perhaps after a pause: nothing to wait for
+            self._doomed.add(number)
+            return
+        self._keeper.check_running()
         execution = running.execution if running is not None else self._over.get(number)
         if execution is not None:
             await execution.end()
@@ -292,6 +296,8 @@ class Peer:
                 [messages.unpacked(item) for item in call.argv], **_options(call)
             )
         except Exception as error:
+            self._taken.discard(call.exec)
+            self._doomed.discard(call.exec)
             for stream in streams.values():
                 stream.reset("the command did not start")
             if not isinstance(error, CorralError):
@@ -304,6 +310,9 @@ class Peer:
         status: int | None = None
         if self._channel.failure is not None:  # the client went meanwhile
             self._spawn(_hang_up(running), "hang-up")
+        if call.exec in self._doomed:
+            self._doomed.discard(call.exec)
+            self._spawn(_end(running), "end")
         try:
             status = await self._attend(running, streams, self._tapped(call, running))
         except CorralError:  # the sandbox is gone, which all clients are told
@@ -361,6 +370,11 @@ def _options(call: messages.ExecCall) -> dict[str, Any]:
     if call.builtin:
         options["builtin"] = True
     return options
+
+
+async def _end(running: Running) -> None:
+    with contextlib.suppress(CorralError):  # a guest that stands still has it to come
+        await running.execution.end()
 
 
 async def _hang_up(running: Running) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ..channel import Channel, Execution, Stream
+from ..channel import Abandoned, Channel, Execution, Stream
 from ..channel.failures import printable
 from ..errors import (
     ChannelError,
@@ -64,6 +64,7 @@ class Sandbox:
         self._why_gone = machine.why_gone
         self._monitor = machine.monitor
         self._statuses: dict[int, asyncio.Future[int]] = {}
+        self._abandoned = Abandoned(channel)
         self._next = first
         channel.handle("exited", self._exited)
 
@@ -130,6 +131,7 @@ class Sandbox:
             self._statuses.pop(number, None)
             for stream in streams.values():
                 stream.reset("the command did not start")
+            self._abandoned.given_up(number, error)
             if isinstance(error, GuestError):
                 raise exec_error(command, folder, error) from error
             if isinstance(error, ValueError):

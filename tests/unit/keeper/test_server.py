@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,9 +32,10 @@ from corral.errors import (
 from corral.events import Connection, Notice
 from corral.keeper import client, door, peer, server
 from corral.keeper.client import connect
-from corral.keeper.model import Problem
+from corral.keeper.model import Problem, State
 from corral.keeper.store import Record
 from corral.policy import Publish
+from corral.sandbox import Execution
 from corral.sandbox.gateway import gateway_folder
 from corral_guest import wire
 
@@ -410,6 +411,44 @@ async def test_a_command_can_be_ended_also_when_it_has_ended_itself(kept: Kept) 
         with pytest.raises(CorralError):
             await box._call("end", {"exec": "1"})
         await box._call("end", {"exec": 99})  # of no command of this client's: nothing happens
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+async def test_a_start_that_is_cancelled_is_ended_once_it_has_begun(
+    kept: Kept, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the sandbox was paused in between: its guest begins what it was asked for."""
+    kept.box.scripts["idle"] = idle
+    asked, answer = asyncio.Event(), asyncio.Event()
+    begin = kept.box.exec
+
+    async def late(argv: Sequence[str], **options: object) -> Execution:
+        asked.set()
+        await answer.wait()
+        return await begin(argv, **options)
+
+    monkeypatch.setattr(kept.box, "exec", late)
+    async with connect(kept.name) as box:
+        starting = asyncio.ensure_future(box.exec(["idle"]))
+        await asked.wait()
+        kept.keeper.state = state
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        (served,) = kept.server._peers
+        await until(lambda: bool(served._doomed))
+        answer.set()
+        await until(lambda: bool(kept.box.programs) and not kept.keeper.running)
+        assert kept.box.programs[0].ended
+        assert not (served._taken or served._doomed)
+
+
+async def test_numbers_of_starts_that_failed_are_free_again(kept: Kept) -> None:
+    async with connect(kept.name) as box:
+        with pytest.raises(CommandNotFoundError):
+            await box.exec(["nosuch"])
+        (served,) = kept.server._peers
+        assert not served._taken
 
 
 async def test_ports_come_and_go_while_it_runs(kept: Kept) -> None:
