@@ -106,6 +106,7 @@ class _Life:
         self.intended = False
         self.restarts = 0
         self.tries = 0  # in a row
+        self.left = False  # after so many tries, which has been told
         self.restarting: asyncio.Task[None] | None = None
         self.overdue: asyncio.TimerHandle | None = None
         self.told: list[float] = []  # when there were events about it, lately
@@ -203,8 +204,7 @@ class Agents:
             self._tell(life)
         _cancel(life.overdue)
         if told.state is State.STUCK and life.plan.restart != "never":
-            loop = asyncio.get_running_loop()
-            life.overdue = loop.call_later(STUCK_LIMIT, self._spawn, life, self._give_up)
+            self._arm(life)
         if told.state is State.DEAD:
             self._died(life)
 
@@ -221,12 +221,12 @@ class Agents:
     def _died(self, life: _Life) -> None:
         intended, life.intended = life.intended, False
         if life.up is not None and time.monotonic() - life.up >= WELL:
-            life.tries = 0
+            life.tries, life.left = 0, False
         life.up = None
         wanted = life.plan.restart == "always" or (
             life.plan.restart == "on-failure" and not intended
         )
-        if wanted and life.restarting is None:
+        if wanted and not life.left and life.restarting is None:
             life.restarting = self._spawn(life, self._restart)
 
     def _spawn(
@@ -241,15 +241,28 @@ class Agents:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _arm(self, life: _Life) -> None:
+        """Give it so long to come to itself."""
+        _cancel(life.overdue)
+        loop = asyncio.get_running_loop()
+        life.overdue = loop.call_later(STUCK_LIMIT, self._spawn, life, self._give_up)
+
     async def _give_up(self, life: _Life) -> None:
         if life.state is State.STUCK:
-            await self._channel.call("kill", {"agent": life.plan.number}, timeout=CALL_TIMEOUT)
+            try:
+                await self._channel.call("kill", {"agent": life.plan.number}, timeout=CALL_TIMEOUT)
+            except (ChannelError, GuestError):
+                if self._channel.failure is not None:
+                    raise
+                if life.state is State.STUCK:
+                    self._arm(life)
 
     async def _restart(self, life: _Life) -> None:
         """Until it is up again, or has been tried often enough."""
         try:
             while life.state is State.DEAD:
                 if life.tries >= MAX_RESTARTS:
+                    life.left = True
                     self._report(
                         Notice(
                             level="warning",
@@ -273,6 +286,22 @@ class Agents:
             await self._channel.call("agent", setup, timeout=CALL_TIMEOUT)
         except GuestError as error:
             life.state, life.reason = State.DEAD, printable(error.message)
+        except ChannelError as error:  # not answered in time, if the channel lives
+            await self._unmake(agent.number)
+            life.state, life.reason = State.DEAD, printable(error.message)
+            self._tell(life)
+
+    async def _unmake(self, number: int) -> None:
+        """End what the guest may yet have made: it hears of this after that.
+
+        However long the answer takes: a machine that is halted, or being saved, gives it when it
+        goes on, and until then nothing can be tried.
+        """
+        try:
+            await self._channel.call("kill", {"agent": number})
+        except (ChannelError, GuestError):
+            if self._channel.failure is not None:
+                raise
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

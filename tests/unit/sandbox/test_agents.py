@@ -39,6 +39,7 @@ class Guest:
         self._wire = wire.Connection()
         self.answers: dict[str, Any] = {}
         self.calls: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self.halted = False
         self.events: list[Event] = []
         plan = msgspec.structs.replace(
             msgspec.convert({"name": "x"}, _Named), agents=(Agent(1, restart), Agent(2, "never"))
@@ -58,7 +59,13 @@ class Guest:
                 else:
                     self._wire.send_message(wire.response(call.id, answer))
                 self.calls.put_nowait((call.method, call.params))
-            await self._flush()
+            if not self.halted:
+                await self._flush()
+
+    async def go_on(self) -> None:
+        """Answer what was asked while it was halted, in order."""
+        self.halted = False
+        await self._flush()
 
     async def _flush(self) -> None:
         await asyncio.get_running_loop().sock_sendall(self._theirs, self._wire.take_output())
@@ -284,3 +291,71 @@ async def test_an_agent_that_comes_to_itself_is_left_alone(
     await until(lambda: agents.state(1) is State.IDLE)
     await asyncio.sleep(0.1)
     assert guest.calls.empty()
+
+
+@pytest.mark.parametrize("world", ["always"], indirect=True)
+async def test_a_jail_that_was_not_answered_in_time_is_ended_and_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the user halts the machine in the middle of it."""
+    monkeypatch.setattr(module, "CALL_TIMEOUT", 0.05)
+    guest, agents, _channel = world
+    await guest.say(1, "idle")
+    await guest.say(1, "dead", "it had no memory left")
+    await until(lambda: agents.state(1) is State.DEAD)
+    guest.halted = True
+    # What the late answer may have made is ended first, and nothing else is tried meanwhile.
+    assert [await guest.called(), await guest.called()] == ["jail", "kill"]
+    await asyncio.sleep(0.2)
+    assert guest.calls.empty()
+    await guest.go_on()
+    assert [await guest.called(), await guest.called()] == ["jail", "agent"]
+    assert (1, "dead", "the guest did not answer jail within 0.05 seconds.") in guest.became()
+    await guest.say(1, "starting")
+    await guest.say(1, "idle")
+    await until(lambda: agents.state(1) is State.IDLE)
+
+
+@pytest.mark.parametrize("world", ["always"], indirect=True)
+async def test_a_stuck_agent_whose_end_is_not_answered_is_ended_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CALL_TIMEOUT", 0.05)
+    guest, _agents, _channel = world
+    guest.halted = True
+    await guest.say(1, "stuck", "it gives no sign of life")
+    assert [await guest.called(), await guest.called()] == ["kill", "kill"]
+    await guest.go_on()
+    await guest.say(1, "dead", "the host has ended it")
+    while (called := await guest.called()) == "kill":
+        pass
+    assert called == "jail"
+
+
+@pytest.mark.parametrize("world", ["always"], indirect=True)
+async def test_that_an_agent_is_left_as_it_is_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often its guest says that it ended: other events keep their room in the log."""
+    monkeypatch.setattr(module, "MAX_RESTARTS", 2)
+    guest, agents, _channel = world
+    guest.answers["jail"] = "jail: no"
+
+    def notices() -> int:
+        return sum(isinstance(each, Notice) for each in guest.events)
+
+    await guest.say(1, "dead")
+    await until(notices)
+    for _ in range(200):
+        await guest.say(1, "starting")
+        await guest.say(1, "dead")
+    await until(lambda: agents._lives[1].restarting is None)
+    assert notices() == 1
+    # One that was up for long begins to count anew.
+    monkeypatch.setattr(module, "WELL", 0.0)
+    while not guest.calls.empty():
+        guest.calls.get_nowait()
+    await guest.say(1, "idle")
+    await guest.say(1, "dead")
+    assert await guest.called() == "jail"
+    await until(lambda: notices() == 2)
