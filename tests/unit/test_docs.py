@@ -12,10 +12,12 @@ import click
 import pytest
 
 from corral.cli import VERBS
+from corral.events import Event
 from corral.spec import SETTINGS, VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+EVENTS = CONFIGURATION.partition("### Events of `--json`")[2].partition("\n## ")[0]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -53,7 +55,8 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_setting_is_documented_with_its_key_option_and_variable(key: str) -> None:
     setting = SETTINGS[key]
-    rows = [line for line in CONFIGURATION.splitlines() if line.startswith(f"| `{key}` |")]
+    settings = CONFIGURATION.replace(EVENTS, "")
+    rows = [line for line in settings.splitlines() if line.startswith(f"| `{key}` |")]
     assert len(rows) == 1, f"{key} has {len(rows)} rows in docs/configuration.md"
     assert f"`{setting.option}`" in rows[0]
     if setting.variable:
@@ -63,6 +66,14 @@ def test_a_setting_is_documented_with_its_key_option_and_variable(key: str) -> N
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_variable_is_documented(variable: str) -> None:
     assert f"`{variable}`" in CONFIGURATION
+
+
+@pytest.mark.parametrize("kind", Event.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_an_event_is_documented_with_its_members(kind: type[Event]) -> None:
+    tag = kind.__struct_config__.tag
+    rows = [line for line in EVENTS.splitlines() if line.startswith(f"| `{tag}` |")]
+    assert len(rows) == 1, f"{tag} has {len(rows)} rows in docs/configuration.md"
+    assert [name for name in kind.__struct_fields__ if f"`{name}`" not in rows[0]] == []
 
 
 def test_every_option_of_every_command_is_documented() -> None:

@@ -13,7 +13,8 @@ Examples:
   corral start app                 as it was asked for by `corral up`
   corral start app --foreground    with its events, until Ctrl-C
 
-What programs had written outside the workspace and shares is gone.
+What programs wrote in the workspace, in writable shares and in what an agent's recipe keeps of its
+home is there; with --disk that in the system and the home, too. What they wrote elsewhere is gone.
 """
 
 
