@@ -16,6 +16,7 @@ from . import VERBS
 INTERRUPTED = 130  # 128 + SIGINT
 NOBODY_READS = 141  # 128 + SIGPIPE
 DEBUG = "corral.debug"  # in a context's meta: whether --debug was given
+DEBUG_VARIABLE = "CORRAL_DEBUG"  # set and not empty, it shows tracebacks of every verb
 
 EXAMPLES = """\b
 Examples:
@@ -73,11 +74,12 @@ class Verbs(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, CorralError):
             raise
         except Exception as error:
-            if ctx.meta.get(DEBUG):
+            if ctx.meta.get(DEBUG) or os.environ.get(DEBUG_VARIABLE):
                 raise
             raise CorralError(
                 f"internal error: {type(error).__name__}: {error}",
-                hint="This is a fault in corral. Run it with --debug and report what that prints.",
+                hint="This is a fault in corral. Run it again with "
+                f"{DEBUG_VARIABLE}=1 in the environment, and report what that prints.",
             ) from error
 
 

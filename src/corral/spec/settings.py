@@ -381,6 +381,7 @@ VARIABLES: dict[str, str] = {
     "CORRAL_CONFIG_DIR": "the folder of your own config.toml",
     "CORRAL_CACHE_DIR": "the folder for kernels, base images and tools",
     "CORRAL_STATE_DIR": "the folder for records that are kept, such as accepted files",
+    "CORRAL_DEBUG": "set: a fault in corral is shown with its traceback",
     "CORRAL_PYTHON": "the Python that ./corral makes its environment with",
 }
 """Every CORRAL_* variable for users: name to meaning. An empty value counts as unset."""

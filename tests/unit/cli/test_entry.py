@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from corral.cli import entry, session
+from corral.cli import VERBS, entry, session
 from corral.errors import (
     CommandNotFoundError,
     ConfigError,
@@ -85,13 +86,32 @@ def test_a_fault_of_corrals_own_is_one_message_without_a_traceback(
     ending(KeyError("x"))
     err = capsys.readouterr().err
     assert "internal error: KeyError: 'x'" in err
-    assert "--debug" in err
+    assert "CORRAL_DEBUG=1" in err
     assert "Traceback" not in err
 
 
 def test_with_debug_a_fault_keeps_its_traceback(ending: Ending) -> None:
     with pytest.raises(KeyError):
         ending(KeyError("x"), "--debug", "--", "true")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_the_error_of_a_fault_names_shows_the_traceback_of_every_verb(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_arguments: object, **_more: object) -> None:
+        raise KeyError("x")
+
+    command = importlib.import_module(f"corral.cli.{VERBS[verb][0]}").command
+    monkeypatch.setattr(command, "make_context", fault)
+    monkeypatch.setattr(sys, "argv", ["corral", verb])
+    monkeypatch.setenv("CORRAL_DEBUG", "")
+    with pytest.raises(SystemExit):
+        entry.main()
+    assert "CORRAL_DEBUG=1" in capsys.readouterr().err
+    monkeypatch.setenv("CORRAL_DEBUG", "1")
+    with pytest.raises(KeyError):
+        entry.main()
 
 
 def test_the_commands_own_debug_option_is_not_corrals(
