@@ -174,6 +174,20 @@ def test_a_denied_file_that_is_made_later_does_not_count(project: Path) -> None:
         assert out.decode().splitlines() == [".env 2", "file mine", "made 30"], err
 
 
+def test_a_denied_file_is_denied_by_the_name_that_the_host_has_for_it(project: Path) -> None:
+    """Though its folder is at another place in the jail, or was named by a link."""
+    (project / ".env").write_text("hunter2")
+    (project.parent / "proj").symlink_to(project)
+    code = "for path in ('/data/.env', '.env'): attempt(path, open, path)"
+    bind = ("--rw-bind", f"{project}:/data")
+    for named in (project, project.parent / "proj"):
+        found = outcome_of(project, code, *bind, "--deny", f"{named}/.env")
+        assert found == {"/data/.env": "ENOENT", ".env": "ENOENT"}
+    elsewhere = jailed(project, "true", options=("--deny", "/elsewhere/.env"))
+    assert "/elsewhere/.env is denied, and no mount" in elsewhere.stderr
+    assert set(outcome_of(project, code, *bind).values()) == {"done"}, "the control"
+
+
 def test_links_that_are_swapped_while_jails_start_never_show_what_they_name(project: Path) -> None:
     """Somebody who can write in the project turns a folder of it into a link and back."""
     inner, aside = project / "inner", project / "aside"

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ..errors import ConfigError
 from ..events import Started, silent
 from ..host import measure
@@ -110,6 +112,8 @@ def run(jail: Jail, request: Request, environ: Mapping[str, str]) -> int:
     """Do it; returns the exit status. Raises CorralError."""
     facts = measure()
     resolved = resolve(jail, facts.user, str(Path.cwd()), environ)
+    for warning in resolved.warnings:
+        click.echo(f"corral: warning: {warning}", err=True)
     return asyncio.run(_run(resolved, request, facts, environ))
 
 

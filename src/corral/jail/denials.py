@@ -3,11 +3,13 @@
 A mount over a name hides it only while nobody on the host puts another file there: renaming over
 it takes the mount away. So a folder with a denied name is not mounted as it is, but made anew of
 memory with each of its other entries mounted, and closed: no further name can appear in it, from
-either side. Denied is a place on the host, under whichever name a jail has it.
+either side. Denied is a place on the host, under whichever name a jail has it: a path is read as
+one of the jail's, and as one of the host's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Sequence
@@ -22,11 +24,20 @@ Names = dict[str, "Names"]  # a tree of names; what has none below it is denied
 
 
 class Denials:
-    """The denied paths of a jail, by its mounts."""
+    """The denied paths of a jail, by its mounts. idle: those that none of its mounts could have."""
 
-    def __init__(self, paths: Sequence[str], mounts: Sequence[Mount]) -> None:
-        self._jail = tuple(paths)
-        self._host = tuple(dict.fromkeys(p for path in paths for p in _on_host(path, mounts)))
+    def __init__(self, paths: Sequence[tuple[str, str]], mounts: Sequence[Mount]) -> None:
+        """paths: each as named, and with the jail's own links followed. Raises ConfigError."""
+        self._jail = tuple(dict.fromkeys(path for names in paths for path in names))
+        host: dict[str, None] = {}
+        idle = []
+        for names in paths:
+            found = [place for path in dict.fromkeys(names) for place in _on_host(path, mounts)]
+            if not any(_concerns(names, found, mount) for mount in mounts):
+                idle.append(names[0])
+            host |= dict.fromkeys(found)
+        self._host = tuple(host)
+        self.idle = tuple(idle)
 
     def hides(self, mount: Mount) -> bool:
         """Whether nothing of it is to be there."""
@@ -47,16 +58,36 @@ class Denials:
         return _without(mount.real, mount.target, names, access)
 
 
+def _concerns(names: Sequence[str], host: Sequence[str], mount: Mount) -> bool:
+    """Whether a mount holds one of these paths, or is in one."""
+    if any(_within(mount.target, name) for name in names):
+        return True
+    real = mount.real
+    return real is not None and any(_within(p, real) or _within(real, p) for p in host)
+
+
 def _on_host(path: str, mounts: Sequence[Mount]) -> list[str]:
-    """Where a path of the jail is on the host: the name, and what a link of that name leads to."""
+    """Where a path is on the host, read as the jail's, and as the host's own."""
     above = [m for m in mounts if _within(path, m.target) and m.real is not None]
     if not above:
-        return []
+        return _places(path)
     mount = max(above, key=lambda m: len(m.target))
     assert mount.real is not None
     named = posixpath.join(mount.real, path[len(mount.target) :].lstrip("/"))
-    found = [_settled(named)]
-    at = beneath.locate(named)
+    found = _places(named)
+    if named != path:
+        if ".." in path.split("/"):  # it is one thing in the jail and another on the host
+            raise ConfigError(f"{path} cannot be denied: it is not below one folder.", hint=_PLAIN)
+        # Where the user may not look nothing can be mounted from, and it is one of the jail's.
+        with contextlib.suppress(ConfigError):
+            found += _places(path)
+    return found
+
+
+def _places(path: str) -> list[str]:
+    """Of the host: the name, and what a link of that name leads to."""
+    found = [_settled(path)]
+    at = beneath.locate(path)
     if at is not None:
         found.append(at.real)
     return found

@@ -27,7 +27,7 @@ _NAME = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 class Resolved(Struct, frozen=True, kw_only=True):
     """What a renderer needs. tree: in order. files: (path, content), made of memory.
 
-    variables: the whole environment.
+    variables: the whole environment. warnings: what the user should know of it.
     """
 
     tree: tuple[Step, ...]
@@ -39,6 +39,7 @@ class Resolved(Struct, frozen=True, kw_only=True):
     session: bool
     seccomp: tuple[Seccomp, ...]
     limits: Limits
+    warnings: tuple[str, ...] = ()
 
 
 _OWN_TMP = Mount(target="/tmp", real=None)  # noqa: S108
@@ -84,8 +85,7 @@ def resolve(jail: Jail, user: User, cwd: str, environ: Mapping[str, str]) -> Res
     mounts = _mounts(jail, words)
     links = [part for part in jail.parts if isinstance(part, Link)]
     denied = [words.path(part.path) for part in jail.parts if isinstance(part, Denied)]
-    denied += [followed for path in denied if (followed := _followed(path, links)) != path]
-    denials = Denials(denied, mounts)
+    denials = Denials([(path, _followed(path, links)) for path in denied], mounts)
     tree: list[Step] = []
     for mount in mounts:
         if not denials.hides(mount):
@@ -111,6 +111,9 @@ def resolve(jail: Jail, user: User, cwd: str, environ: Mapping[str, str]) -> Res
         session=jail.session,
         seccomp=jail.seccomp or (Seccomp("default"),),
         limits=jail.limits,
+        warnings=tuple(
+            f"{path} is denied, and no mount of the jail could have it." for path in denials.idle
+        ),
     )
 
 

@@ -214,6 +214,50 @@ def test_a_denied_link_is_gone_and_so_is_what_it_names(project: Path) -> None:
     assert shown(resolved, project / "src") == {"b"}
 
 
+def test_a_path_of_the_host_is_denied_wherever_the_jail_has_it(project: Path) -> None:
+    """Named as the host has it: bound to another place, or by a link to the bound folder."""
+    (project.parent / "proj").symlink_to(project)
+    bind = c.rw_bind(str(project), "/data")
+    for named in (project, project.parent / "proj"):
+        for name in (".env", "absent"):
+            resolved = found(project, bind, c.deny(f"{named}/{name}"))
+            assert shown(resolved, Path("/data")) == {
+                "a",
+                "src",
+                ".git",
+                "empty",
+                "link",
+                ".env",
+            } - {name}
+            assert Seal("/data") in resolved.tree and not resolved.warnings
+    resolved = found(project, c.mount_cwd, c.deny(f"{project.parent}/proj/src"))
+    assert shown(resolved, project) == {"a", ".git", "empty", "link", ".env"}
+    assert found(project, bind, c.deny(str(project))).tree[:-1] == found(project).tree[:-1]
+
+
+def test_a_path_is_denied_as_the_jail_and_as_the_host_has_it(project: Path) -> None:
+    """Of two folders that have the same name in different places neither is forgotten."""
+    other = project.parent / "other"
+    other.mkdir()
+    (other / ".env").touch()
+    resolved = found(
+        project, c.rw_bind(str(other), str(project)), c.rw_bind(str(project), "/data"),
+        c.deny(f"{project}/.env"),
+    )  # fmt: skip
+    assert ".env" not in shown(resolved, project) and ".env" not in shown(resolved, Path("/data"))
+    assert Seal(str(project)) in resolved.tree and Seal("/data") in resolved.tree
+    with pytest.raises(ConfigError, match="cannot be denied"):
+        found(project, c.rw_bind(str(other), "/data"), c.deny("/data/../data/.env"))
+
+
+def test_denying_what_no_mount_could_have_is_said(project: Path) -> None:
+    for path in ("/elsewhere/x", f"{project.parent}/secret", "/tmp/x"):
+        (warning,) = found(project, c.mount_cwd, c.deny(path)).warnings
+        assert warning.startswith(f"{path} is denied")
+    inside = (f"{project}/absent/x", str(project), str(project.parent))
+    assert not any(found(project, c.mount_cwd, c.deny(path)).warnings for path in inside)
+
+
 def test_a_path_is_denied_through_the_jails_own_links(project: Path) -> None:
     """/bin leads to usr/bin in a jail with the host's programs: a link that is in no mount."""
 
@@ -223,7 +267,7 @@ def test_a_path_is_denied_through_the_jails_own_links(project: Path) -> None:
 
     common = (linked, c.ro_bind(str(project), "/one"))
     resolved = found(project, *common, c.deny("/in/deep/c"), c.deny("/in/absent"))
-    assert shown(resolved, Path("/one/src")) == {"b", "deep"}
+    assert shown(resolved, Path("/one/src")) == {"b", "deep"} and not resolved.warnings
     assert Seal("/one/src") in resolved.tree and "/one/src/deep/c" not in binds(resolved)
     with pytest.raises(ConfigError, match="in circles"):
         found(project, *common, c.deny("/x/a"))
