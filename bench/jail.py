@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.support.corral import command
 
 from corral.host import measure
+from corral.jail.seccomp.compiler import compile_table
 from corral.jail.seccomp.filters import filters, load
-from corral.jail.seccomp.library import compile_table
 from corral.jail.seccomp.table import table
 from corral.jail.seccomp.target import Target
 

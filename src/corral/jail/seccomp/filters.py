@@ -25,7 +25,7 @@ class Filters(NamedTuple):
     """Programs of classic BPF, to be installed one after the other: the strictest answer counts.
 
     floor: no AF_VSOCK, no typing into a terminal, no foreign system call table, and no io_uring
-    but where the profile allows it. profile: None for none.
+    but where a rule of the profile allows it by name. profile: None for none.
     """
 
     floor: bytes
@@ -74,12 +74,14 @@ def filters(name: str, mode: Mode, target: Target, needed: Iterable[str] = ()) -
 
     def make() -> bytes:
         # What a start finds in the cache needs neither these nor libseccomp.
-        from .library import compile_table
+        from .compiler import compile_table
         from .profile import parse
-        from .table import answer, table
+        from .table import table
 
         where = table(parse(text, Path(name).name), target, mode, calls)
-        asked = mode != "log" and answer(where, "io_uring_setup", ()).allows
+        # By name: the operations of a ring pass no filter, the floor's neither, so a profile that
+        # allows what it does not name must not open that.
+        asked = mode != "log" and any(e.answer.allows for e in where.of("io_uring_setup"))
         return (_URING if asked else _NO_URING) + compile_table(where, target.machine)
 
     inputs = (text, mode.encode(), repr(tuple(target)).encode(), " ".join(calls).encode())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ... import paths
 from ...spec.files import write_atomically
 
-_FORMAT = b"2"  # another when `table` or `library` makes other programs of a profile
+_FORMAT = b"3"  # another when `table` or `compiler` makes other programs of a profile
 _DIGEST = 32  # bytes
 # The kernel takes no longer program (BPF_MAXINSNS in linux/bpf_common.h)
 _MOST = 8 * 4096 + 64

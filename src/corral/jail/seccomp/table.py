@@ -1,7 +1,7 @@
 """A profile as it holds on one machine: which call, under which conditions, gets which answer.
 
 Pure. `table` decides what applies there (Docker's includes and excludes) and what a mode changes;
-`answer` says what becomes of a call.
+`ruling` says which rules count for a call, `answer` what becomes of one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from ...errors import ConfigError
+from .conditions import alternatives, holds
 from .profile import EPERM, Action, Argument, Only, Profile
 from .target import Mode, Target
 
-# Names of Go's GOARCH and of the OCI -> uname(2)'s, for what corral runs on.
+# Names of Go's GOARCH -> uname(2)'s, for what corral runs on.
 ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
-OCI_ARCHES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
-_SUB_ARCHES = {
-    "x86_64": ("SCMP_ARCH_X86", "SCMP_ARCH_X32"),
-    "aarch64": ("SCMP_ARCH_ARM",),
-}
 
 
 class Kind(enum.Enum):
@@ -56,11 +52,14 @@ class Entry(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """A profile on a target. sub_arches: OCI names of those whose programs may run, too."""
+    """A profile on a target. default: for calls that no entry is for."""
 
     default: Answer
     entries: tuple[Entry, ...]
-    sub_arches: tuple[str, ...] = ()
+
+    def of(self, name: str) -> list[Entry]:
+        """The entries for a call, as the profile has them."""
+        return [entry for entry in self.entries if entry.name == name]
 
 
 NAMESPACES = 0x7E020000  # the CLONE_NEW* of clone(2): linux/sched.h
@@ -92,21 +91,25 @@ def table(
             continue
         answer = _in_mode(_answer(rule.action, rule.errnoRet), mode)
         for name in rule.all_names:
-            entries += [Entry(name, answer, part) for part in _alternatives(rule.args or ())]
+            entries += [Entry(name, answer, part) for part in alternatives(rule.args or ())]
     held = _in_mode(default, mode, default=True)
-    return Table(held, _widened(entries, held, needed), _sub(profile, target))
+    return Table(held, _widened(entries, held, needed))
 
 
 def _widened(entries: list[Entry], default: Answer, needed: Iterable[str]) -> tuple[Entry, ...]:
     """With the needed calls that nothing allows; what is allowed on conditions stays so."""
-    named = {entry.name for entry in entries}
-    allowed = {entry.name for entry in entries if entry.answer.allows}
-    if default.allows:
-        always = {entry.name for entry in entries if not entry.conditions}
-        allowed |= {name for name in needed if name not in named or name not in always}
-    missing = set(needed) - allowed
+    named: dict[str, list[Entry]] = {}
+    for entry in entries:
+        named.setdefault(entry.name, []).append(entry)
+    missing = {name for name in needed if not _possible(ruling(named.get(name, ())), default)}
     kept = [entry for entry in entries if entry.name not in missing]
     return (*(_needed(name) for name in sorted(missing)), *kept)
+
+
+def _possible(rules: Sequence[Entry], default: Answer) -> bool:
+    """Whether a call is allowed under any condition. rules: as `ruling` has them."""
+    open_end = not rules or bool(rules[-1].conditions)
+    return any(rule.answer.allows for rule in rules) or (open_end and default.allows)
 
 
 def _needed(name: str) -> Entry:
@@ -133,14 +136,6 @@ def _in_mode(answer: Answer, mode: Mode, *, default: bool = False) -> Answer:
         return Answer(Kind.LOG)
     absent = answer.kind is Kind.ERRNO and answer.errno != EPERM
     return answer if absent and not default else Answer(Kind.KILL_PROCESS)
-
-
-def _alternatives(args: Sequence[Argument]) -> list[tuple[Argument, ...]]:
-    """Conditions on one argument twice are alternatives (as runc has it), others hold together."""
-    indices = [argument.index for argument in args]
-    if len(indices) != len(set(indices)):
-        return [(argument,) for argument in args]
-    return [tuple(args)]
 
 
 def _counts(includes: Only | None, excludes: Only | None, target: Target) -> bool:
@@ -171,46 +166,26 @@ def _version(text: str) -> tuple[int, int]:
         raise ConfigError(f"the seccomp profile has a minKernel that is none: {text}.") from error
 
 
-def _sub(profile: Profile, target: Target) -> tuple[str, ...]:
-    """The further system call tables that a profile opens, of those that this machine has."""
-    known = _SUB_ARCHES.get(target.machine, ())
-    named = set(profile.architectures or ())
-    for entry in profile.archMap or ():
-        if entry.architecture == OCI_ARCHES.get(target.machine):
-            named |= set(entry.subArchitectures or ())
-    return tuple(name for name in known if name in named)
+_STRICTNESS = {kind: place for place, kind in enumerate(Kind)}
+
+
+def ruling(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries for one call in the order in which they count: the first that holds is the answer.
+
+    The strictest comes first, so that no order of a profile's rules opens what one of them closes;
+    of the same kind the earlier. What comes after an entry without conditions never counts.
+    """
+    found: list[Entry] = []
+    for entry in sorted(entries, key=lambda entry: _STRICTNESS[entry.answer.kind]):
+        found.append(entry)
+        if not entry.conditions:
+            break
+    return found
 
 
 def answer(where: Table, name: str, arguments: Sequence[int]) -> Answer:
-    """What becomes of a call. A rule without conditions counts before all others.
-
-    So libseccomp has it: seccomp_rule_add(3) drops what is narrower than a rule that is there.
-    """
-    entries = [entry for entry in where.entries if entry.name == name]
-    for entry in entries:
-        if not entry.conditions:
-            return entry.answer
-    for entry in entries:
+    """What becomes of a call: what the strictest rule says that holds, else the default."""
+    for entry in ruling(where.of(name)):
         if all(holds(condition, arguments) for condition in entry.conditions):
             return entry.answer
     return where.default
-
-
-def holds(condition: Argument, arguments: Sequence[int]) -> bool:
-    """Whether a condition is met; a missing argument is 0."""
-    value = arguments[condition.index] if condition.index < len(arguments) else 0
-    match condition.op:
-        case "SCMP_CMP_NE":
-            return value != condition.value
-        case "SCMP_CMP_LT":
-            return value < condition.value
-        case "SCMP_CMP_LE":
-            return value <= condition.value
-        case "SCMP_CMP_EQ":
-            return value == condition.value
-        case "SCMP_CMP_GE":
-            return value >= condition.value
-        case "SCMP_CMP_GT":
-            return value > condition.value
-        case "SCMP_CMP_MASKED_EQ":
-            return value & condition.value == condition.valueTwo
