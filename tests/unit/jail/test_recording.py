@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corral.errors import ConfigError
 from corral.jail.seccomp.algebra import Call, difference, explain, merge, smallest
@@ -79,6 +81,102 @@ def test_merging_with_the_default_keeps_its_conditions_unless_the_other_has_none
     assert difference(default(), only, HERE) == difference(default(), default(), HERE)
 
 
+def of(*rules: dict[str, object], default: str = "SCMP_ACT_ERRNO") -> Profile:
+    return parse(json.dumps({"defaultAction": default, "syscalls": rules}).encode(), "test")
+
+
+def rule(name: str, action: str, *conditions: tuple[str, int], **more: object) -> dict[str, object]:
+    args = [{"index": 0, "op": f"SCMP_CMP_{op}", "value": value} for op, value in conditions]
+    return {"names": [name], "action": f"SCMP_ACT_{action}", "args": args, **more}
+
+
+def test_merging_keeps_the_answers_of_calls_that_are_allowed_with_capabilities_only() -> None:
+    """Docker's default has clone3 so: glibc makes threads without it if it is absent."""
+    docker = of(
+        rule("read", "ALLOW"),
+        rule("clone3", "ALLOW", includes={"caps": ["CAP_SYS_ADMIN"]}),
+        rule("clone3", "ERRNO", errnoRet=38, excludes={"caps": ["CAP_SYS_ADMIN"]}),
+        {**rule("mount", "ERRNO", errnoRet=2), "names": ["mount", "write", "close"]},
+    )
+    for both in (
+        merge([("docker", docker)]),
+        merge([("d", docker), ("w", smallest(calls("write")))]),
+    ):
+        where = table(both, HERE)
+        assert answer(where, "clone3", ()).errno == 38
+        assert allows(both, "read") and answer(where, "close", ()).errno == 2
+    assert allows(both, "write"), "of a rule for several only that name is taken"
+
+
+def test_what_one_refuses_under_conditions_and_another_allows_is_allowed() -> None:
+    one = of(rule("socket", "ERRNO", ("GE", 16), errnoRet=97), rule("socket", "ALLOW", ("LT", 3)))
+    both = merge([("one", one), ("two", of(rule("socket", "ALLOW", ("EQ", 20))))])
+    assert [allows(both, "socket", n) for n in (2, 3, 16, 20)] == [True, False, False, True]
+    none = merge([("one", one), ("two", of(rule("socket", "ALLOW", ("EQ", 10))))])
+    assert answer(table(none, HERE), "socket", (16,)).errno == 97
+    mixed = of(rule("socket", "ALLOW", ("NE", 40)), rule("socket", "ERRNO", ("GE", 16)))
+    with pytest.raises(ConfigError, match="cannot be merged: of socket"):
+        merge([("mixed", mixed), ("two", of(rule("socket", "ALLOW", ("EQ", 20))))])
+    assert not allows(merge([("mixed", mixed), ("one", one)]), "socket", 17)
+
+
+CONDITIONS = st.tuples(
+    st.sampled_from(["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]), st.integers(0, 9)
+)
+RULES = st.builds(
+    rule,
+    st.just("socket"),
+    st.sampled_from(["ALLOW", "ERRNO"]),
+    CONDITIONS,
+    errnoRet=st.just(97),
+)
+SOME = st.lists(
+    RULES | st.just(rule("socket", "ALLOW")) | st.just(rule("socket", "ERRNO")), max_size=4
+)
+
+
+def allowed(profile: Profile) -> list[int]:
+    where = table(profile, HERE)
+    return [number for number in range(12) if answer(where, "socket", (number,)).allows]
+
+
+@given(one=SOME, two=SOME)
+def test_no_merged_profile_allows_less_or_more(
+    one: list[dict[str, object]], two: list[dict[str, object]]
+) -> None:
+    first, second = of(*one), of(*two)
+    try:
+        both = merge([("one", first), ("two", second)])
+    except ConfigError:
+        return
+    assert allowed(both) == sorted({*allowed(first), *allowed(second)})
+
+
+DEFAULTS = st.sampled_from(["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"])
+
+
+@given(one=SOME, two=SOME, default=DEFAULTS)
+def test_profiles_that_let_other_things_happen_are_never_the_same(
+    one: list[dict[str, object]], two: list[dict[str, object]], default: str
+) -> None:
+    first, second = of(*one, default=default), of(*two, default=default)
+    found = difference(first, second, HERE)
+    if allowed(first) != allowed(second):
+        assert found.only_first or found.only_second or found.conditions
+    same = difference(first, of(*reversed(one), default=default), HERE)
+    assert not (same.only_first or same.only_second or same.conditions)
+
+
+def test_profiles_that_allow_by_default_are_compared_by_what_they_refuse() -> None:
+    everything = of(default="SCMP_ACT_ALLOW")
+    some = of(rule("socket", "ERRNO", ("EQ", 40)), default="SCMP_ACT_ALLOW")
+    assert difference(some, everything, HERE).conditions == ("socket",)
+    named = of(rule("read", "ALLOW"), default="SCMP_ACT_ALLOW")
+    assert difference(everything, named, HERE) == difference(everything, everything, HERE)
+    none = of(rule("socket", "ERRNO"), default="SCMP_ACT_ALLOW")
+    assert difference(none, everything, HERE).only_second == ("socket",)
+
+
 def test_a_profile_that_allows_by_default_cannot_be_merged() -> None:
     with pytest.raises(ConfigError, match="allows by default"):
         merge([("open", parse(b'{"defaultAction": "SCMP_ACT_ALLOW"}', "open"))])
@@ -100,6 +198,14 @@ def test_explaining() -> None:
     assert explain(where, "no_such") == ["refused (ENOSYS): the profile does not name it"]
     assert "allowed if argument 0 == 0x1" in explain(where, "socket")
     assert explain(where, "socket")[-1].endswith("otherwise")
+    both = of(rule("socket", "ALLOW", ("NE", 40)), rule("socket", "ERRNO", ("GE", 16), errnoRet=97))
+    assert explain(table(both, HERE), "socket") == [
+        "refused (EAFNOSUPPORT) if argument 0 >= 0x10",
+        "allowed if argument 0 != 0x28",
+        "refused (EPERM) otherwise",
+    ]
+    always = of(rule("socket", "ALLOW"), rule("socket", "ERRNO", ("EQ", 40)))
+    assert explain(table(always, HERE), "socket")[-1] == "allowed otherwise"
 
 
 def test_every_call_is_told_but_the_one_that_tells() -> None:

@@ -8,12 +8,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...errors import ConfigError
+from .conditions import Conditions, alternatives, apart
 from .profile import Argument, Profile, Rule
-from .table import NAMESPACES, Answer, Entry, Kind, Table, table
+from .table import NAMESPACES, Answer, Entry, Kind, Table, ruling, table
 from .target import Target
 
 # Calls of which an argument decides, so a recorded profile says which were used: (index, values).
 _BY_VALUE = {"socket": 0, "personality": 0, "ptrace": 0}
+_ALLOWING = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
 ENOSYS = 38
 
 
@@ -77,46 +79,81 @@ def merge(profiles: Sequence[tuple[str, Profile]]) -> Profile:
     """The profile that allows what any of these does. Raises ConfigError.
 
     Only profiles that refuse by default can be: what others allow cannot be listed. Conditions on
-    the machine (includes, excludes) and refusals with an answer of their own stay.
+    the machine (includes, excludes) stay, and so do refusals with an answer of their own, but for
+    those of what another profile allows.
     """
-    rules: dict[Rule, None] = {}
-    first = profiles[0][1]
-    always = {
-        name
-        for _label, profile in profiles
-        for rule in profile.rules
-        for name in rule.all_names
-        if _always(rule)
-    }
     for label, profile in profiles:
-        if profile.defaultAction in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
+        if profile.defaultAction in _ALLOWING:
             raise ConfigError(
                 f"{label} allows by default, so it cannot be merged.",
                 hint="Profiles that name what they allow can be, as `seccomp record` writes.",
             )
+    always = {name for _label, profile in profiles for name in _always(profile)}
+    rules: dict[Rule, None] = {}
+    for label, profile in profiles:
+        others = [r for _label, other in profiles if other != profile for r in other.rules]
         for rule in profile.rules:
-            left = tuple(name for name in rule.all_names if name not in always)
-            if left and not _always(rule):
-                rules[replace(rule, name="", names=left)] = None
-    # What one refuses by name and another allows is allowed: its refusals must not come first.
-    allowed = [rule for rule in rules if rule.action == "SCMP_ACT_ALLOW"]
-    names = {name for rule in allowed if not rule.args for name in rule.names}
-    others = [
-        rule for rule in rules if rule.action != "SCMP_ACT_ALLOW" and not names & set(rule.names)
-    ]
+            names = [name for name in rule.all_names if name not in always]
+            if rule.action not in _ALLOWING and not _never(rule):
+                names = [n for n in names if _stays(n, rule, profile.rules, others, label)]
+            if names:
+                rules[replace(rule, name="", names=tuple(names))] = None
+    first = profiles[0][1]
     plain = [Rule(names=tuple(sorted(always)), action="SCMP_ACT_ALLOW")] if always else []
     return Profile(
         defaultAction=first.defaultAction,
         defaultErrnoRet=first.defaultErrnoRet,
         archMap=first.archMap,
         architectures=first.architectures,
-        syscalls=(*plain, *allowed, *others),
+        syscalls=(*plain, *sorted(rules, key=lambda rule: rule.action not in _ALLOWING)),
     )
 
 
-def _always(rule: Rule) -> bool:
-    unconditional = not rule.args and rule.includes is None and rule.excludes is None
-    return unconditional and rule.action == "SCMP_ACT_ALLOW"
+def _never(rule: Rule) -> bool:
+    """Whether it counts on no machine: nobody in a jail has a capability."""
+    return rule.includes is not None and bool(rule.includes.caps)
+
+
+def _always(profile: Profile) -> set[str]:
+    """What it allows on every machine and under no condition."""
+    allowed = {
+        name
+        for rule in profile.rules
+        for name in rule.all_names
+        if rule.action in _ALLOWING
+        and not (rule.args or rule.includes is not None or rule.excludes is not None)
+    }
+    refusals = [rule for rule in profile.rules if rule.action not in _ALLOWING]
+    return allowed - {name for rule in refusals if not _never(rule) for name in rule.all_names}
+
+
+def _stays(
+    name: str, refusal: Rule, own: Sequence[Rule], others: Sequence[Rule], label: str
+) -> bool:
+    """Whether a refusal takes away nothing that another profile allows."""
+    if not any(_allows_some(name, refusal, rule) for rule in others):
+        return True
+    if any(_allows_some(name, refusal, rule) for rule in own):
+        raise ConfigError(
+            f"{label} cannot be merged: of {name[:40]} it allows what it refuses under further "
+            "conditions, and another profile allows some of that.",
+            hint=f"Write conditions for {name[:40]} of which only one can hold at a time.",
+        )
+    return False
+
+
+def _allows_some(name: str, refusal: Rule, rule: Rule) -> bool:
+    """Whether `rule` can allow a call that `refusal` refuses."""
+    return (
+        rule.action in _ALLOWING
+        and name in rule.all_names
+        and not _never(rule)
+        and any(
+            not apart(one, two)
+            for one in alternatives(refusal.args or ())
+            for two in alternatives(rule.args or ())
+        )
+    )
 
 
 def difference(first: Profile, second: Profile, target: Target) -> Difference:
@@ -135,15 +172,24 @@ def difference(first: Profile, second: Profile, target: Target) -> Difference:
 
 
 def _state(where: Table, name: str) -> str:
-    """no, yes, or the conditions under which a call is allowed."""
-    entries = [entry for entry in where.entries if entry.name == name]
-    for entry in entries:
-        if not entry.conditions:
-            return "yes" if entry.answer.allows else "no"
-    some = sorted(_conditions(entry) for entry in entries if entry.answer.allows)
-    if where.default.allows:
-        some.append("else")
-    return "; ".join(some) or "no"
+    """no, yes, or the conditions that decide."""
+    rules = ruling(where.of(name))
+    last = rules.pop().answer if rules and not rules[-1].conditions else where.default
+    allowing = [rule for rule in rules if rule.answer.allows]
+    refusing = [rule for rule in rules if not rule.answer.allows]
+    if last.allows:
+        return f"unless {_any(refusing)}" if refusing else "yes"
+    if not allowing:
+        return "no"
+    # Other refusals say only how it is refused.
+    telling = [
+        one for one in refusing if not all(apart(one.conditions, a.conditions) for a in allowing)
+    ]
+    return f"if {_any(allowing)}" + (f" unless {_any(telling)}" if telling else "")
+
+
+def _any(entries: Iterable[Entry]) -> str:
+    return " or ".join(sorted({_text(entry.conditions) for entry in entries}))
 
 
 def describe(given: Answer) -> str:
@@ -171,9 +217,9 @@ _SIGNS: Mapping[str, str] = {
 }
 
 
-def _conditions(entry: Entry) -> str:
+def _text(conditions: Conditions) -> str:
     parts = []
-    for part in entry.conditions:
+    for part in conditions:
         if part.op == "SCMP_CMP_MASKED_EQ":
             parts.append(f"argument {part.index} & {part.value:#x} == {part.valueTwo:#x}")
         else:
@@ -182,14 +228,16 @@ def _conditions(entry: Entry) -> str:
 
 
 def explain(where: Table, name: str) -> list[str]:
-    """What a profile says of a call, a line each rule."""
-    entries = [entry for entry in where.entries if entry.name == name]
-    lines = [
-        f"{describe(entry.answer)}" + (f" if {_conditions(entry)}" if entry.conditions else "")
-        for entry in entries
-    ]
-    if not entries:
+    """What a profile says of a call, a line each rule; of these the first that holds counts."""
+    rules = ruling(where.of(name))
+    if not rules:
         return [f"{describe(where.default)}: the profile does not name it"]
-    if all(entry.conditions for entry in entries):
+    lines = [
+        describe(rule.answer) + (f" if {_text(rule.conditions)}" if rule.conditions else "")
+        for rule in rules
+    ]
+    if rules[-1].conditions:
         lines.append(f"{describe(where.default)} otherwise")
+    elif len(rules) > 1:
+        lines[-1] += " otherwise"
     return lines
