@@ -263,6 +263,40 @@ def test_what_is_applied_is_what_was_judged(
     assert left.dangers[0].rule == "scripts"
 
 
+def test_what_is_committed_is_what_was_judged(project: Project) -> None:
+    """A sandbox goes on while a person is asked, and changes what was, or will be, judged."""
+    _git(project.here, "init", "-q")
+    _git(project.here, "add", ".")
+    _git(project.here, "commit", "-qm", "one")
+    project.review.discard([])
+    with project.review.begin(str(project.here), None):
+        pass
+    for name in ("a1", "z1"):
+        (project.work / name).mkdir()
+        (project.work / name / "package.json").write_text('{"version": "1"}')
+    (project.work / "m.code-workspace").write_text("asked for between these two")
+    asked = []
+
+    def accept(one: showing.Shown) -> bool:
+        asked.append(one.change.path)
+        for name in ("a1", "z1"):
+            text = '{"scripts": {"postinstall": "evil"}}'
+            (project.work / name / "package.json").write_text(text)
+        return False
+
+    commit, outcome = project.review.branch([], accept, "fix", "Fix it")
+    assert asked == ["m.code-workspace", "z1/package.json"]
+    assert [one.change.path for one in outcome.applied] == ["a1/package.json"]
+    assert _git(project.here, "show", f"{commit}:a1/package.json") == b'{"version": "1"}'
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    me = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    clean = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent"}
+    argv = ["git", *me, *arguments]
+    return subprocess.run(argv, cwd=root, env=clean, check=True, capture_output=True).stdout
+
+
 ATTACK = r"""
 try() { "$@" 2>/dev/null && echo "DONE: $*"; }
 echo changed > a

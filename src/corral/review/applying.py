@@ -30,6 +30,7 @@ from .tree import opened
 
 _OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _AT_ONCE = 500  # files that are written before they are synced together
+BEING_WRITTEN = "it is being written in the sandbox"
 
 Accept = Callable[[Shown], bool]
 
@@ -71,13 +72,13 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
         beside = surroundings(comparison, here)
         todo: list[tuple[Shown, Step]] = []
         for shown in stand(comparison, here, changes):
-            found = _staged(comparison, shown, beside)
+            found = staged(comparison, shown, beside)
             if found is None:
-                outcome.conflicts.append(_stuck(shown, "it is being written in the sandbox"))
+                outcome.conflicts.append(stuck(shown, BEING_WRITTEN))
                 continue
             shown, step = found
             if shown.change.problem:
-                outcome.conflicts.append(_stuck(shown, shown.change.problem))
+                outcome.conflicts.append(stuck(shown, shown.change.problem))
             elif shown.standing.state == "conflict":
                 outcome.conflicts.append(shown)
             elif shown.dangers and not accept(shown):
@@ -117,7 +118,7 @@ def undo(folder: Path, workspace: Path) -> Outcome:
             if any(_is(comparison, here, step, was, now) for was in (step.before, step.after)):
                 todo.append((shown, step))
             else:
-                outcome.conflicts.append(_stuck(shown, "it was changed here since"))
+                outcome.conflicts.append(stuck(shown, "it was changed here since"))
         work = _Work(folder, comparison, place, here, outcome)
         work.carry_out(todo, Journal("writing", list(steps), undoing=True))
         rest = {os.fsencode(shown.change.path) for shown in outcome.conflicts}
@@ -178,9 +179,7 @@ def _open(folder: Path, workspace: Path) -> Iterator[tuple[Comparison, int]]:
             ) from error
 
 
-def _staged(
-    comparison: Comparison, shown: Shown, beside: Surroundings
-) -> tuple[Shown, Step] | None:
+def staged(comparison: Comparison, shown: Shown, beside: Surroundings) -> tuple[Shown, Step] | None:
     """A change with its content in the pack, judged by that; None while it is being written."""
     change, names = shown.change, comparison.base.names
     raw = os.fsencode(change.path)
@@ -248,7 +247,7 @@ class _Work:
                 try:
                     self._make(step)
                 except BlockedError as error:
-                    self._outcome.conflicts.append(_stuck(shown, error.reason))
+                    self._outcome.conflicts.append(stuck(shown, error.reason))
                 else:
                     self._outcome.applied.append(shown)
         self._place.sync()
@@ -267,7 +266,7 @@ class _Work:
                         mode = step.after.mode if step.after.here != NONE else None
                         self._place.prepare(path, step.after, mode)
                 except BlockedError as error:
-                    self._outcome.conflicts.append(_stuck(shown, error.reason))
+                    self._outcome.conflicts.append(stuck(shown, error.reason))
                 else:
                     ready.append((shown, step))
         except BaseException:
@@ -358,7 +357,8 @@ def _trim(comparison: Comparison, journal: Journal) -> None:
     )
 
 
-def _stuck(shown: Shown, reason: str) -> Shown:
+def stuck(shown: Shown, reason: str) -> Shown:
+    """A change that cannot be made. reason: for a person."""
     return msgspec.structs.replace(shown, standing=Standing("conflict", reason))
 
 

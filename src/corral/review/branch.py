@@ -17,25 +17,29 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import msgspec
 
 from ..errors import ReviewError
 from ..host.copies import entered
 from . import refs
-from .applying import Accept, Outcome
+from .applying import BEING_WRITTEN, Accept, Outcome, staged, stuck
 from .compare import Comparison
-from .model import Change, Standing
+from .journal import Step
+from .model import Change
 from .names import is_git
+from .pack import Pack
 from .patch import quoted
-from .showing import Shown, judged
+from .showing import Shown, stand
+from .surroundings import surroundings
 
 _BRANCH = re.compile(
     r"(?!.*(?:\.\.|//|\.lock(?:/|$)|/\.|\.(?:/|$)))[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}"
 )
 _TIMEOUT = 600.0  # seconds for one step of git's
+_MOST = 1 << 30  # bytes of one content
+
+Tree = Mapping[bytes, tuple[bytes, bytes]]  # mode and object of each path of a commit
 
 
 def commit(
@@ -51,7 +55,9 @@ def commit(
     """Make a commit of changes on the new branch; its id, or "" when nothing was left for it.
 
     Onto the commit that is checked out. identity: NAME <EMAIL> of the committer. A change is in
-    conflict where that commit does not have what the snapshot was made of. Raises ReviewError.
+    conflict where that commit does not have what the snapshot was made of. What is committed is
+    what was judged: contents go through the pack, which must be open for writing, and is as it was
+    afterwards. Raises ReviewError.
     """
     _check_branch(branch)
     if not Path(workspace, ".git").is_dir() or Path(workspace, ".git").is_symlink():
@@ -61,24 +67,45 @@ def commit(
         )
     head = _head(here)
     _check_free(here, branch)
-    with _private(workspace, head) as git:
-        outcome = Outcome()
-        tree = _tree(git, head)
-        for shown in judged(comparison, here, changes):
-            reason = _conflict(comparison, shown.change, tree, len(head))
-            if reason:
-                standing = Standing("conflict", reason)
-                outcome.conflicts.append(msgspec.structs.replace(shown, standing=standing))
-            elif shown.dangers and not accept(shown):
-                outcome.refused.append(shown)
-            else:
-                outcome.applied.append(shown)
-        if not outcome.applied:
-            return "", outcome
-        made = _import(git, comparison, outcome.applied, head, (message, identity))
-        _hand_over(git, here, made, head)
-        _write_branch(here, branch, made)
-        return made, outcome
+    end = comparison.pack.end
+    try:
+        with _private(workspace, head) as git:
+            outcome = Outcome()
+            tree = _tree(git, head)
+            asked = _asked(comparison, here, changes, accept, tree, outcome)
+            steps = list(_fitting(asked, tree, outcome))
+            if not steps:
+                return "", outcome
+            made = _import(git, comparison.pack, steps, head, (message, identity))
+            _hand_over(git, here, made, head)
+            _write_branch(here, branch, made)
+            return made, outcome
+    finally:
+        comparison.pack.trim(end)
+
+
+def _asked(
+    comparison: Comparison,
+    here: int,
+    changes: Sequence[Change],
+    accept: Accept,
+    tree: Tree,
+    outcome: Outcome,
+) -> Iterator[tuple[Shown, Step]]:
+    """Changes that may be committed, with their contents in the pack, where no guest can write."""
+    beside = surroundings(comparison, here)
+    for shown in stand(comparison, here, changes):
+        found = staged(comparison, shown, beside)
+        if found is None:
+            outcome.conflicts.append(stuck(shown, BEING_WRITTEN))
+            continue
+        shown, step = found
+        if reason := _conflict(comparison, shown.change, tree):
+            outcome.conflicts.append(stuck(shown, reason))
+        elif shown.dangers and not accept(shown):
+            outcome.refused.append(shown)
+        else:
+            yield shown, step
 
 
 # What the user's repository says, read as plain files
@@ -175,8 +202,8 @@ def _private(workspace: Path, head: str) -> Iterator[_Git]:
         yield git
 
 
-def _tree(git: _Git, head: str) -> dict[bytes, tuple[bytes, bytes]]:
-    """(mode, object) of every path of a commit."""
+def _tree(git: _Git, head: str) -> Tree:
+    """Every path of a commit."""
     found = {}
     for line in git.run("ls-tree", "-r", "-z", "--full-tree", head).split(b"\0"):
         about, _, path = line.partition(b"\t")
@@ -186,30 +213,53 @@ def _tree(git: _Git, head: str) -> dict[bytes, tuple[bytes, bytes]]:
     return found
 
 
-def _conflict(
-    comparison: Comparison, change: Change, tree: dict[bytes, tuple[bytes, bytes]], length: int
-) -> str:
-    """Why a change does not fit onto a commit, or ""."""
+def _conflict(comparison: Comparison, change: Change, tree: Tree) -> str:
+    """Why a change does not fit onto what a commit has at its path, or ""."""
     if change.problem or is_git(change.path):
         return change.problem or "git keeps no such name"
+    if change.new is not None and change.new.size > _MOST:
+        return "it is too large"
     known = tree.get(os.fsencode(change.path))
     if change.old is None:
         return "" if known is None else "your last commit has another one"
     if known is None:
         return "your last commit does not have it"
-    content = comparison.old_content(change.path, change.old, 1 << 30)
+    content = comparison.old_content(change.path, change.old, _MOST)
     if content is None:
         return "it is too large"
-    kind = hashlib.sha1 if length == 40 else hashlib.sha256
-    number = kind(b"blob %d\0" % len(content) + content).hexdigest().encode()  # git's own name
-    if known != (change.old.git_mode.encode(), number):
+    mode, number = known
+    kind = hashlib.sha1 if len(number) == 40 else hashlib.sha256
+    ours = kind(b"blob %d\0" % len(content) + content).hexdigest().encode()  # git's own name
+    if mode != change.old.git_mode.encode() or number != ours:
         return "your last commit has it otherwise"
     return ""
 
 
-def _import(
-    git: _Git, comparison: Comparison, shown: Sequence[Shown], head: str, words: tuple[str, str]
-) -> str:
+def _fitting(asked: Iterable[tuple[Shown, Step]], tree: Tree, outcome: Outcome) -> Iterator[Step]:
+    """Steps but those of files that would push out what a commit keeps above or below them.
+
+    Whether it keeps that is known when all have been asked for: removing it may have been refused.
+    """
+    todo = list(asked)
+    kept = tree.keys() - {step.path for _shown, step in todo if step.after is None}
+    folders = {above for path in kept for above in _above(path)}
+    for shown, step in todo:
+        if step.after is not None and step.path in folders:
+            outcome.conflicts.append(stuck(shown, "your last commit has others below it"))
+        elif step.after is not None and not kept.isdisjoint(_above(step.path)):
+            outcome.conflicts.append(stuck(shown, "your last commit has no folder above it"))
+        else:
+            outcome.applied.append(shown)
+            yield step
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while b"/" in path:
+        path = path.rpartition(b"/")[0]
+        yield path
+
+
+def _import(git: _Git, pack: Pack, steps: Sequence[Step], head: str, words: tuple[str, str]) -> str:
     """Make the commit; its id. words: message and committer."""
     text, who = (word.encode("utf-8", "surrogateescape") for word in words)
     who += b" %d +0000" % time.time()
@@ -217,17 +267,16 @@ def _import(
     with stream.open("wb") as file:
         file.write(b"commit refs/heads/made\ncommitter " + who + b"\n")
         file.write(b"data %d\n%s\nfrom %s\n" % (len(text), text, head.encode()))
-        for one in sorted(shown, key=lambda each: each.change.new is not None):
-            change = one.change
-            if change.new is None or change.status == "T":
-                file.write(b"D " + quoted(change.path) + b"\n")
-            if change.new is not None:
-                content = comparison.new_content(change.path, change.new, 1 << 30)
-                if content is None:
-                    raise ReviewError(f"{change.path!a} is too large for a commit, or is gone.")
-                mode = change.new.git_mode.encode()
-                file.write(b"M %s inline %s\n" % (mode, quoted(change.path)))
-                file.write(b"data %d\n" % len(content))
+        for step in sorted(steps, key=lambda each: each.after is not None):
+            name = quoted(os.fsdecode(step.path))
+            before, after = step.before, step.after
+            if after is None or (before is not None and before.kind != after.kind):
+                file.write(b"D " + name + b"\n")
+            if after is not None:
+                link = after.kind == "link"
+                content = after.link if link else pack.read(after.offset, after.size)
+                mode = after.side.git_mode.encode()
+                file.write(b"M %s inline %s\ndata %d\n" % (mode, name, len(content)))
                 file.write(content)
                 file.write(b"\n")
         file.write(b"done\n")

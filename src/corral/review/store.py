@@ -286,14 +286,16 @@ class Review:
     # Looking, applying, throwing away
 
     @contextlib.contextmanager
-    def comparison(self, agent: int = 1) -> Iterator[tuple[Comparison, int]]:
+    def comparison(
+        self, agent: int = 1, *, write: bool = False
+    ) -> Iterator[tuple[Comparison, int]]:
         """The snapshot beside what it is now, and a descriptor of the user's folder.
 
-        Raises ReviewError.
+        write: also to put contents into its pack. Raises ReviewError, for any OSError inside, too.
         """
         folder = self.agent(agent)
         with (
-            snapshot(folder) as (base, pack),
+            snapshot(folder, write=write) as (base, pack),
             opened(folder / WORK) as work,
             opened(Path(self.meta().workspace)) as here,
         ):
@@ -352,7 +354,7 @@ class Review:
         """Make a commit of changes on a new branch, see `branch.commit`."""
         from .branch import commit
 
-        with self.changing(), self.comparison(agent) as (comparison, here):
+        with self.changing(), self.comparison(agent, write=True) as (comparison, here):
             changes = chosen(comparison.changes(), paths)
             workspace = Path(self.meta().workspace)
             return commit(

@@ -83,6 +83,52 @@ def test_what_was_not_committed_is_in_conflict(case: Case) -> None:
     assert git(case.here, "diff", "--name-only", "main", "agent/fix").split() == ["gone", "new"]
 
 
+def names(case: Case, commit: str) -> list[str]:
+    return git(case.here, "ls-tree", "-r", "--name-only", commit).split()
+
+
+def test_what_the_last_commit_has_above_or_below_a_new_file_stays(case: Case) -> None:
+    """Git's own importer would let a file take the place of whatever is there."""
+    repository(case.here, {"d/x": b"x", "d/y": b"y", "e": b"e", "gone/x": b"x", "old": b"o"})
+    number = git(case.here, "rev-parse", "HEAD").strip()
+    git(case.here, "update-index", "--add", "--cacheinfo", f"160000,{number},lib")
+    git(case.here, "commit", "-qm", "two")
+    # Of these, nothing is committed: d is gone, e is a folder.
+    for path in ("d/x", "d/y", "e"):
+        (case.here / path).unlink()
+    (case.here / "d").rmdir()
+    (case.here / "e").mkdir()
+    begun(case)
+    added: Tree = {"d": b"file", "e/new": b"", "lib/new.c": b"c"}
+    case.agent_makes({**added, "gone": b"a file now", "old/new": b"a folder now"})
+    commit, outcome = as_branch(case)
+    assert paths(outcome.conflicts) == ["d", "e/new", "lib/new.c"]
+    assert paths(outcome.applied) == ["gone", "gone/x", "old", "old/new"]
+    assert names(case, commit) == ["d/x", "d/y", "e", "gone", "lib", "old/new"]
+    git(case.here, "fsck", "--strict")
+
+
+def test_a_removal_without_a_yes_keeps_out_what_would_take_its_place(case: Case) -> None:
+    old: Tree = {"d/.envrc": b"x", "d/y": b"y", "setup.py": b"s"}
+    repository(case.here, old)
+    begun(case)
+    case.agent_makes({"d": b"file", "setup.py/new": b""})
+    commit, outcome = case.review.branch([], lambda _one: False, "fix", "Fix it")
+    assert paths(outcome.refused) == ["d/.envrc", "setup.py"]
+    assert paths(outcome.conflicts) == ["d", "setup.py/new"]
+    assert names(case, commit) == ["d/.envrc", "setup.py"]
+
+
+def test_what_is_judged_again_and_again_takes_no_more_room(case: Case) -> None:
+    repository(case.here, OLD)
+    begun(case)
+    case.agent_makes({**OLD, "new": b"x" * 100_000})
+    pack = case.review.folder / "1" / "base.pack"
+    size = pack.stat().st_size
+    assert as_branch(case)[1].whole
+    assert pack.stat().st_size == size
+
+
 def test_no_word_of_the_repositorys_configuration_is_obeyed(case: Case, tmp_path: Path) -> None:
     """Each of these runs a program when git is run in that repository."""
     repository(case.here, {**OLD, ".gitattributes": b"* filter=x\n"})
