@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import ReviewError
 from . import reviewing
 from .reviewing import agent_option, inside, known_review, paths_argument, say_all
 
 if TYPE_CHECKING:
+    from ..review.patch import Pair
     from ..review.showing import Shown
     from ..review.store import Review
+
+    Entry = tuple[Pair, Iterator[bytes]]
 
 EPILOG = """\b
 Examples:
@@ -101,15 +106,11 @@ def _listed(review: Review, paths: Sequence[str], agent: int, *, as_json: bool) 
 
 
 def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
-    from ..review import showing
-
-    with review.comparison(agent) as (comparison, here):
-        changes = showing.chosen(comparison.changes(), paths)
-        found = showing.judged(comparison, here, changes)
-        notes = {one.change.path: list(_notes(one)) for one in found}
-        if sys.stdout.isatty():
+    notes: dict[str, list[str]] = {}
+    person = sys.stdout.isatty()
+    with contextlib.closing(_entries(review, paths, agent, notes, binary=not person)) as entries:
+        if person:
             os.environ.setdefault("LESS", "FRX")  # as git does
-            entries = showing.patches(comparison, changes, binary=False)
             lines = (
                 line
                 for pair, patch in entries
@@ -117,10 +118,26 @@ def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
             )
             colour = "NO_COLOR" not in os.environ
             click.echo_via_pager(lines, color=colour)
-        else:
-            _write(showing.patches(comparison, changes, binary=True))
-            found_of = notes.items()
-            say_all([f"{reviewing.shown_name(p)}: {note}" for p, all_ in found_of for note in all_])
+            return
+        _write(entries)
+    said = [f"{reviewing.shown_name(path)}: {note}" for path in notes for note in notes[path]]
+    say_all(said)
+
+
+def _entries(
+    review: Review, paths: Sequence[str], agent: int, notes: dict[str, list[str]], *, binary: bool
+) -> Generator[Entry]:
+    """Each entry of the diff; notes get what is to be said of each path before the first one.
+
+    A generator, so that what goes wrong with writing them is no failure to read the changes.
+    """
+    from ..review import showing
+
+    with review.comparison(agent) as (comparison, here):
+        changes = showing.chosen(comparison.changes(), paths)
+        found = showing.judged(comparison, here, changes)
+        notes |= {one.change.path: list(_notes(one)) for one in found}
+        yield from showing.patches(comparison, changes, binary=binary)
 
 
 def _for_a_person(notes: list[str], patch: Iterator[bytes]) -> Iterator[str]:
@@ -146,8 +163,17 @@ def _notes(one: Shown) -> Iterator[str]:
         yield f"cannot be applied: {one.change.problem}"
 
 
-def _write(entries: Iterator[tuple[object, Iterator[bytes]]]) -> None:
-    for _pair, patch in entries:
-        for line in patch:
-            sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+def _write(entries: Iterable[Entry]) -> None:
+    """All of a patch to standard output. Raises ReviewError, BrokenPipeError."""
+    try:
+        # Not by sys.stdout, which would try again at exit to write what could not be written.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+            for _pair, patch in entries:
+                output.writelines(patch)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ReviewError(
+            f"the patch cannot be written: {error.strerror or error}.",
+            hint="Make room where it is written to, or write it elsewhere.",
+        ) from error

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from corral.cli.diff import _for_a_person
+from corral.cli.entry import NOBODY_READS
 from corral.cli.reviewing import inside, safe
 from corral.errors import UsageError
 from corral.review.store import Review
 from tests.conftest import Corral
+from tests.support.corral import command
 from tests.support.terminals import terminal
 
 
@@ -112,6 +114,28 @@ def test_for_a_script(work: Path, corral: Corral) -> None:
     assert corral("apply", "app", "--undo").returncode == 125
     assert corral("diff", "nothing").returncode == 125
     assert corral("diff", "app", "--agent", "2").returncode == 125
+
+
+def test_a_reader_who_has_seen_enough_of_a_patch_is_no_error(work: Path) -> None:
+    (work / "long").write_text("a line\n" * 200_000)
+    argv = command("diff", "app")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as diff:
+        assert diff.stdout is not None and diff.stderr is not None
+        assert diff.stdout.readline().startswith(b"diff --git")
+        diff.stdout.close()
+        assert diff.stderr.read() == b""
+        assert diff.wait(30) == NOBODY_READS
+
+
+def test_a_patch_that_cannot_be_written_is_told_as_that(work: Path) -> None:
+    (work / "long").write_text("a line\n" * 200_000)
+    for paths in ([], ["b", ".envrc"]):
+        with Path("/dev/full").open("wb") as full:
+            argv = command("diff", "app", *paths)
+            done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 125
+        error = done.stderr.splitlines()[0]
+        assert error == "corral: error: the patch cannot be written: No space left on device."
 
 
 def test_while_a_sandbox_works_on_it_nothing_is_applied(
