@@ -22,6 +22,8 @@ from pathlib import Path
 
 from ..errors import ReviewError
 from ..host.copies import entered
+from ..host.system import System
+from ..host.users import find_user
 from . import refs
 from .applying import BEING_WRITTEN, Accept, Outcome, staged, stuck
 from .compare import Comparison
@@ -50,11 +52,10 @@ def commit(
     accept: Accept,
     branch: str,
     message: str,
-    identity: str,
 ) -> tuple[str, Outcome]:
     """Make a commit of changes on the new branch; its id, or "" when nothing was left for it.
 
-    Onto the commit that is checked out. identity: NAME <EMAIL> of the committer. A change is in
+    Onto the commit that is checked out, by whom the user's own configuration says. A change is in
     conflict where that commit does not have what the snapshot was made of. What is committed is
     what was judged: contents go through the pack, which must be open for writing, and is as it was
     afterwards. Raises ReviewError.
@@ -76,7 +77,7 @@ def commit(
             steps = list(_fitting(asked, tree, outcome))
             if not steps:
                 return "", outcome
-            made = _import(git, comparison.pack, steps, head, (message, identity))
+            made = _import(git, comparison.pack, steps, head, (message, _identity()))
             _hand_over(git, here, made, head)
             _write_branch(here, branch, made)
             return made, outcome
@@ -106,6 +107,13 @@ def _asked(
             outcome.refused.append(shown)
         else:
             yield shown, step
+
+
+def _identity() -> str:
+    """Who commits, as the user's own configuration of git says."""
+    user = find_user(System(), shutil.which("git"))
+    name, email = user.git_name or user.name, user.git_email or f"{user.name}@localhost"
+    return " ".join(f"{name} <{email}>".replace("\n", " ").split())
 
 
 # What the user's repository says, read as plain files

@@ -53,3 +53,23 @@ def read(folder: Path) -> Journal:
 def write(folder: Path, journal: Journal) -> None:
     """Keep it, in one step. Raises OSError."""
     write_atomically(folder / JOURNAL, msgspec.msgpack.encode(journal), mode=0o600)
+
+
+def check_finished(folder: Path, name: str) -> None:
+    """Raise ReviewError where applying, or taking back, was interrupted.
+
+    The user's folder is half of each then, and only the journal knows which half. name: whose it
+    is, as `corral apply` is told it.
+    """
+    found = read(folder)
+    if found.state == "complete":
+        return
+    undo = f"corral apply --undo {name}"
+    if found.undoing:
+        raise ReviewError(
+            "taking back what was applied was interrupted.", hint=f"Finish that first: {undo}"
+        )
+    raise ReviewError(
+        "applying changes was interrupted.",
+        hint=f"Finish that first: corral apply {name}, or take it back: {undo}",
+    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,14 +25,12 @@ import msgspec
 from ..errors import ReviewError, SandboxStateError
 from ..host import repository
 from ..host.copies import remove_tree
-from ..host.system import System
-from ..host.users import find_user
 from ..paths import state_dir
 from ..proc import crash_point
 from ..spec.files import write_atomically
 from ..spec.text import printable
 from ..spec.values import NAME_PATTERN
-from . import applying
+from . import applying, journal
 from .applying import Accept, Outcome
 from .compare import Comparison
 from .index import only_refreshed
@@ -151,6 +148,8 @@ class Review:
         pending: dict[int, list[Shown]] = {}
         if self.exists():
             meta = self.meta()
+            for number in meta.agents:
+                self._check_finished(number)
             changed = [number for number in meta.agents if self.bare_changes(agent=number)]
             pending = {number: self.changes(agent=number) for number in changed}
             if pending and meta.workspace != workspace:
@@ -173,6 +172,11 @@ class Review:
             )
         works = {number: str(self.agent(number) / WORK) for number in agents}
         return Begun(works=works, pending=sum(map(len, pending.values())), notices=tuple(notices))
+
+    def _check_finished(self, number: int) -> None:
+        """Raises ReviewError where applying an agent's changes was interrupted."""
+        whose = f" --agent {number}" if len(self.meta().agents) > 1 else ""
+        journal.check_finished(self.agent(number), f"{self.name}{whose}")
 
     def _going_on(self, pending: Mapping[int, Sequence[Shown]]) -> Iterator[str]:
         for number, shown in pending.items():
@@ -357,9 +361,7 @@ class Review:
         with self.changing(), self.comparison(agent, write=True) as (comparison, here):
             changes = chosen(comparison.changes(), paths)
             workspace = Path(self.meta().workspace)
-            return commit(
-                comparison, here, workspace, changes, accept, branch, message, _identity()
-            )
+            return commit(comparison, here, workspace, changes, accept, branch, message)
 
     def undo(self, agent: int = 1) -> Outcome:
         """Take back what was applied last."""
@@ -369,10 +371,11 @@ class Review:
     def discard(self, paths: Sequence[str], agent: int | None = None) -> list[Change]:
         """Throw changes away; all, and the snapshot with them, when no path is named.
 
-        agent: None for those of all. Raises ReviewError, SandboxStateError while a sandbox works on
-        it.
+        agent: None for those of all. Raises ReviewError, also where applying them was interrupted
+        and can be finished, SandboxStateError while a sandbox works on it.
         """
         with self.changing(), self._running():
+            self._check_thrown_away(agent)
             if paths:
                 return applying.discard(self.agent(agent or 1), paths)
             if agent is None or self.meta().agents == (agent,):
@@ -386,6 +389,28 @@ class Review:
             self._gone(self.folder / str(agent))
             self._sweep()
             return []
+
+    def _check_thrown_away(self, agent: int | None) -> None:
+        """Raises ReviewError where applying was interrupted, unless it cannot be finished."""
+        agents: tuple[int, ...] = ()
+        with contextlib.suppress(ReviewError):
+            agents = self.meta().agents
+        for number in agents:
+            try:
+                if agent in (None, number):
+                    self._check_finished(number)
+            except ReviewError:
+                if self._is_readable(number):
+                    raise
+
+    def _is_readable(self, number: int) -> bool:
+        """Whether all that applying needs is there, the user's folder with it."""
+        try:
+            with self.comparison(number):
+                journal.read(self.agent(number))
+                return True
+        except ReviewError:
+            return False
 
     def _remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -425,13 +450,6 @@ class Review:
 
     def _lock(self, what: str) -> Path:
         return self.folder.with_name(f".{self.name}.{what}")
-
-
-def _identity() -> str:
-    """Who commits, as the user's own configuration of git says."""
-    user = find_user(System(), shutil.which("git"))
-    name, email = user.git_name or user.name, user.git_email or f"{user.name}@localhost"
-    return " ".join(f"{name} <{email}>".replace("\n", " ").split())
 
 
 def _count(number: int) -> str:

@@ -39,6 +39,9 @@ class Case:
     def apply(self, *paths: str, dangerous: bool = False) -> Outcome:
         return self.review.apply(paths, lambda _shown: dangerous)
 
+    def discard(self, *paths: str) -> None:
+        self.review.discard(paths)
+
     @property
     def now(self) -> object:
         return read(self.here)

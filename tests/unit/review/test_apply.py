@@ -229,6 +229,13 @@ Review("demo").undo() if sys.argv[1:] else Review("demo").apply([], lambda shown
 """
 
 
+def crashed(point: str, *, undo: bool = False) -> bool:
+    """Apply all, or take it back, in a process that is killed at a point."""
+    argv = [sys.executable, "-c", CRASH, *(["undo"] if undo else [])]
+    done = subprocess.run(argv, env={**os.environ, VARIABLE: point}, timeout=30)
+    return done.returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("undo", [False, True], ids=["apply", "undo"])
 @pytest.mark.parametrize(
     "point",
@@ -244,12 +251,7 @@ def test_killed_at_any_point_each_file_is_old_or_new_and_again_finishes(
     if undo:
         case.apply()
         old, new = new, old
-    done = subprocess.run(
-        [sys.executable, "-c", CRASH, *(["undo"] if undo else [])],
-        env={**os.environ, VARIABLE: point},
-        timeout=30,
-    )
-    assert done.returncode == -signal.SIGKILL
+    assert crashed(point, undo=undo)
     for path, content in read(case.here).items():
         assert content in (old.get(path), new.get(path)) or path.endswith(RESERVED)
     if undo:
@@ -263,6 +265,42 @@ def test_killed_at_any_point_each_file_is_old_or_new_and_again_finishes(
         assert case.review.undo().whole
         assert case.now == old
         assert len(case.changed()) == 8
+
+
+@pytest.mark.parametrize("undo", [False, True], ids=["apply", "undo"])
+def test_what_was_interrupted_is_finished_before_anything_else(case: Case, undo: bool) -> None:
+    """A new snapshot would be made of a folder that is half of each, and forget the other half."""
+    old: Tree = {f"{n}": b"old %d" % n for n in range(6)}
+    new: Tree = {f"{n}": b"new %d" % n for n in range(6)}
+    case.begin(old)
+    case.agent_makes(new)
+    if undo:
+        case.apply()
+    assert crashed("apply-placed", undo=undo)
+    finish = "corral apply --undo demo" if undo else "corral apply demo"
+    for gone in (None, (), ("1",)):
+        with pytest.raises(ReviewError, match="was interrupted") as refused:
+            case.begin({}) if gone is None else case.discard(*gone)
+        assert refused.value.hint and finish in refused.value.hint
+    assert (case.review.undo() if undo else case.apply()).whole
+    assert case.now == (old if undo else new)
+    assert len(case.changed()) == (6 if undo else 0)
+    case.begin({})
+
+
+@pytest.mark.parametrize("file", ["1/base", "1/applied", "review.json", "here"])
+def test_what_was_interrupted_and_cannot_be_finished_can_be_thrown_away(
+    case: Case, file: str
+) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    assert crashed("apply-placed")
+    if file == "here":
+        case.here.rename(case.here.with_name("elsewhere"))
+    else:
+        (case.review.folder / file).write_bytes(b"damaged")
+    case.discard()
+    assert not case.review.exists()
 
 
 def test_an_edit_between_the_look_and_the_exchange_survives(
