@@ -17,10 +17,10 @@ import msgspec
 
 from ..errors import ReviewError
 from ..proc import crash_point
-from .compare import Comparison, found_in, steady
+from .compare import Comparison, steady, there_in
 from .dangers import dangers
 from .journal import Journal, Step, read, write
-from .model import NONE, Change, Found, Side, Standing, Was
+from .model import NONE, Change, Side, Standing, Was
 from .patch import MAX_SHOWN, Contents, Pair
 from .placing import BlockedError, Place
 from .showing import Shown, chosen, stand
@@ -114,8 +114,8 @@ def undo(folder: Path, workspace: Path) -> Outcome:
         todo: list[tuple[Shown, Step]] = []
         for step in steps:
             shown = _shown(step)
-            now = _now(here, shown.change.path)
-            if any(_is(comparison, here, step, was, now) for was in (step.before, step.after)):
+            path = shown.change.path
+            if any(comparison.matches(here, path, was) for was in (step.before, step.after)):
                 todo.append((shown, step))
             else:
                 outcome.conflicts.append(stuck(shown, "it was changed here since"))
@@ -157,7 +157,7 @@ def _told(path: str) -> Iterator[None]:
         ) from error
 
 
-def _anything(_found: Found | None) -> bool:
+def _anything(_folder: int, _name: str) -> bool:
     return True
 
 
@@ -276,15 +276,14 @@ class _Work:
         return ready
 
     def _is_made(self, step: Step) -> bool:
-        now = _now(self._here, os.fsdecode(step.path))
-        return _is(self._comparison, self._here, step, step.after, now)
+        return self._comparison.matches(self._here, os.fsdecode(step.path), step.after)
 
     def _make(self, step: Step) -> None:
         path = os.fsdecode(step.path)
         names, found = self._comparison.base.names, self._comparison.found
 
-        def allowed(now: Found | None) -> bool:
-            return _is(self._comparison, self._here, step, step.before, now)
+        def allowed(folder: int, name: str) -> bool:
+            return self._comparison.matches(folder, name, step.before)
 
         if not self._is_made(step):
             if step.after is None:
@@ -295,7 +294,7 @@ class _Work:
         if step.after is None:
             names.pop(path, None)
             return
-        now = _now(self._here, path)
+        now = there_in(self._here, path)
         here = now.signature if now is not None else NONE
         names[path] = msgspec.structs.replace(step.after, here=here)
 
@@ -324,28 +323,6 @@ def _clear(place: Place, journal: Journal) -> list[str]:
         if stranger is not None:
             found.append(stranger)
     return found
-
-
-def _now(here: int, path: str) -> Found | None:
-    """What a path is in the user's folder; what is below no folder is nothing."""
-    try:
-        return found_in(here, path)
-    except OSError:
-        return None
-
-
-def _is(comparison: Comparison, here: int, step: Step, was: Was | None, now: Found | None) -> bool:
-    """Whether what is at a step's path is what it was, or is to be. A folder counts as nothing."""
-    if was is None or now is None or now.kind == "folder":
-        now = None if now is None or now.kind == "folder" else now
-        return was is None and now is None
-    if was.kind != now.kind:
-        return False
-    if was.kind == "link":
-        return was.link == os.fsencode(now.link)
-    if was.side.executable != now.side.executable:
-        return False
-    return was.here == now.signature or comparison.holds(here, os.fsdecode(step.path), was)
 
 
 def _trim(comparison: Comparison, journal: Journal) -> None:

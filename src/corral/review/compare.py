@@ -87,6 +87,17 @@ class Comparison:
             return self.pack.equals(fd, was.offset, was.size)
         return False
 
+    def matches(self, root: int, path: str, was: Was | None) -> bool:
+        """Whether a path below a folder is what one was. A folder counts as nothing."""
+        now = there_in(root, path)
+        if was is None or now is None or now.kind == "folder":
+            return was is None and (now is None or now.kind == "folder")
+        if was.kind != now.kind:
+            return False
+        if was.kind == "link":
+            return was.link == os.fsencode(now.link)
+        return was.side.executable == now.side.executable and self.holds(root, path, was)
+
     # Contents
 
     def contents(self, change: Change, limit: int = MAX_SHOWN) -> Contents:
@@ -192,15 +203,15 @@ class Comparison:
         return Standing("conflict", "it was changed here, too")
 
     def is_old(self, here: int, change: Change, now: Found | None) -> bool:
-        """Whether the user's is as it was when the snapshot was made."""
+        """Whether the user's is as it was when the snapshot was made, by its content: a program
+        may write into a mapped file without a trace in its times.
+        """
         if change.old is None or now is None:
             return change.old is None and now is None
         was = self.base.names[change.path]
         if not _alike(change.old, now):
             return False
-        if now.kind == "link" or was.here == now.signature:
-            return True
-        return self.holds(here, change.path, was)
+        return now.kind == "link" or self.holds(here, change.path, was)
 
     def is_new(self, here: int, change: Change, now: Found | None) -> bool:
         """Whether the user's is as the change would make it."""
@@ -240,6 +251,14 @@ def found_in(root: int, path: str) -> Found | None:
         with entered(root, parent) as folder:
             return look(folder, name)
     except FileNotFoundError:
+        return None
+
+
+def there_in(root: int, path: str) -> Found | None:
+    """The same; what is below no folder, or cannot be looked at, is nothing."""
+    try:
+        return found_in(root, path)
+    except OSError:
         return None
 
 

@@ -30,7 +30,7 @@ _FEW = 32  # files that are synced one by one
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-Allowed = Callable[[Found | None], bool]
+Allowed = Callable[[int, str], bool]  # whether what a name is in an open folder may go
 
 
 class BlockedError(Exception):
@@ -93,7 +93,7 @@ class Place:
         return bits | (bits & 0o444) >> 2 if executable else bits & ~0o111
 
     def commit(self, path: str, allowed: Allowed) -> None:
-        """Let what was prepared take its place. allowed: whether what is there may go.
+        """Let what was prepared take its place. allowed: asked before, and of what was taken out.
 
         Raises BlockedError, OSError; then it is as it was.
         """
@@ -115,7 +115,7 @@ class Place:
 
     def _commit(self, folder: int, name: str, beside: str, allowed: Allowed) -> None:
         there = look(folder, name)
-        if not allowed(there):
+        if not allowed(folder, name):
             raise BlockedError("it was changed here meanwhile")
         if there is not None and there.kind == "folder":
             try:
@@ -131,17 +131,20 @@ class Place:
             return
         crash_point("apply-exchanged")
         taken = look(folder, beside)
-        if taken is None or not _is(taken, there):
+        if taken is None or not _is(taken, there) or not allowed(folder, beside):
             _exchange(folder, beside, name)
             raise BlockedError("it was changed here meanwhile")
         os.unlink(beside, dir_fd=folder)
 
     def remove(self, path: str, allowed: Allowed) -> None:
-        """Remove a file or link. Raises BlockedError, OSError; then it is there."""
+        """Remove a file or link. allowed: as for `commit`.
+
+        Raises BlockedError, OSError; then it is there.
+        """
         try:
             with self._folder_of(path) as (folder, name):
                 there = look(folder, name)
-                if not allowed(there):
+                if not allowed(folder, name):
                     raise BlockedError("it was changed here meanwhile")
                 if there is None:
                     return
@@ -149,7 +152,7 @@ class Place:
                 _rename_new(folder, name, beside)
                 crash_point("apply-taken")
                 taken = look(folder, beside)
-                if taken is None or not _is(taken, there):
+                if taken is None or not _is(taken, there) or not allowed(folder, beside):
                     _rename_new(folder, beside, name)
                     raise BlockedError("it was changed here meanwhile")
                 os.unlink(beside, dir_fd=folder)

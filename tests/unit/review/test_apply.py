@@ -4,6 +4,7 @@ user's own, and can be taken back.
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -324,6 +325,59 @@ def test_an_edit_between_the_look_and_the_exchange_survives(
     assert paths(outcome.conflicts) == ["a"]
     assert (case.here / "a").read_bytes() == b"saved by an editor at the last moment\n"
     assert not [entry for entry in case.here.iterdir() if entry.name.endswith(RESERVED)]
+
+
+class Mapped:
+    """A file of the user's that a program has mapped, and written to: such a page is not protected
+    until the kernel has written it out, and what is written to it meanwhile changes no time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 0)
+        self.write(self._memory[:])
+
+    def write(self, data: bytes) -> None:
+        self._memory[: len(data)] = data
+
+
+def test_what_a_program_wrote_to_a_mapped_file_is_never_overwritten(case: Case) -> None:
+    build(case.here, OLD)
+    mapped = {path: Mapped(case.here / path) for path in ("a", "d/b", "d/gone")}
+    case.begin({})
+    case.agent_makes({**NEW, "d/b": b"B\n"})
+    mapped["a"].write(b"A\n")
+    mapped["d/gone"].write(b"GONE\n")
+    outcome = case.apply()
+    assert paths(outcome.conflicts) == ["a", "d/gone"]
+    assert case.now == {**NEW, "a": b"A\n", "d/b": b"B\n", "d/gone": b"GONE\n"}
+    taken_over = Mapped(case.here / "d" / "b")
+    taken_over.write(b"b!")
+    assert paths(case.review.undo().conflicts) == ["d/b"]
+    assert case.now == {**OLD, "a": b"A\n", "d/b": b"b!", "d/gone": b"GONE\n"}
+
+
+@pytest.mark.parametrize("path", ["a", "d/gone"])
+def test_what_a_program_writes_to_a_mapped_file_at_the_last_moment_survives(
+    case: Case, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    from corral.review import placing
+
+    build(case.here, OLD)
+    mapped = Mapped(case.here / path)
+    case.begin({})
+    case.agent_makes(NEW)
+    real = placing._renameat2
+
+    def late(folder: int, source: str, target: str, flags: int) -> int:
+        if path.rpartition("/")[2] in (source, target):
+            mapped.write(b"!")
+        return real(folder, source, target, flags)
+
+    monkeypatch.setattr(placing, "_renameat2", late)
+    assert paths(case.apply().conflicts) == [path]
+    assert (case.here / path).read_bytes().startswith(b"!")
+    assert not [found for found in case.here.rglob("*") if found.name.endswith(RESERVED)]
 
 
 def test_what_is_saved_while_it_is_put_back_survives_too(
