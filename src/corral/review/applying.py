@@ -68,9 +68,12 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
                 hint="Finish that first: corral apply --undo NAME",
             )
         outcome.kept += _clear(place, journal)
+        work = _Work(folder, comparison, place, here, outcome)
+        again = {step.path for step in journal.steps if journal.state != "complete"}
         changes = chosen(comparison.changes(), paths)
         beside = surroundings(comparison, here)
         todo: list[tuple[Shown, Step]] = []
+        there: list[Step] = []
         for shown in stand(comparison, here, changes):
             found = staged(comparison, shown, beside)
             if found is None:
@@ -83,17 +86,21 @@ def apply(folder: Path, workspace: Path, paths: Sequence[str], accept: Accept) -
                 outcome.conflicts.append(shown)
             elif shown.dangers and not accept(shown):
                 outcome.refused.append(shown)
+            elif step.path not in again and work.is_made(step):
+                there.append(step)
+                outcome.applied.append(shown)
             else:
                 todo.append((shown, step))
+        if there or todo:
+            comparison.pack.sync()
+        work.remember(there)
         if journal.state == "complete":
             if not todo:  # the last one can still be taken back
                 _trim(comparison, journal)
                 return outcome
             journal = Journal("writing", [])
-        comparison.pack.sync()
-        work = _Work(folder, comparison, place, here, outcome)
-        made = work.carry_out(todo, journal)
-        journal = Journal("complete", made)
+        journal = work.carry_out(todo, journal)
+        journal.state = "complete"
         write(folder, journal)
         _trim(comparison, journal)
         return outcome
@@ -120,10 +127,10 @@ def undo(folder: Path, workspace: Path) -> Outcome:
             else:
                 outcome.conflicts.append(stuck(shown, "it was changed here since"))
         work = _Work(folder, comparison, place, here, outcome)
-        work.carry_out(todo, Journal("writing", list(steps), undoing=True))
+        work.carry_out(todo, Journal("writing", list(steps), True, journal.folders))
         rest = {os.fsencode(shown.change.path) for shown in outcome.conflicts}
         left = [Step(s.path, s.after, s.before) for s in steps if s.path in rest]
-        write(folder, Journal("complete", left))
+        write(folder, Journal("complete", left, folders=journal.folders))
         return outcome
 
 
@@ -229,40 +236,78 @@ class _Work:
         self._here = here
         self._outcome = outcome
 
-    def carry_out(self, todo: list[tuple[Shown, Step]], journal: Journal) -> list[Step]:
+    def is_made(self, step: Step) -> bool:
+        """Whether the user's folder has already what a step is to leave."""
+        return self._comparison.matches(self._here, os.fsdecode(step.path), step.after)
+
+    def remember(self, made: Sequence[Step]) -> None:
+        """Count the changes of steps as no changes any more."""
+        for step in made:
+            self._remember(step)
+        if made:
+            write_base(self._folder, self._comparison.base)
+
+    def _remember(self, step: Step) -> None:
+        path = os.fsdecode(step.path)
+        if step.after is None:
+            self._comparison.base.names.pop(path, None)
+            return
+        now = there_in(self._here, path)
+        here = now.signature if now is not None else NONE
+        self._comparison.base.names[path] = msgspec.structs.replace(step.after, here=here)
+
+    def carry_out(self, todo: list[tuple[Shown, Step]], journal: Journal) -> Journal:
         """Make steps; what is blocked is a conflict. Returns all that undoing has to take back."""
+        again = {step.path for step in journal.steps}
         made = {step.path: step for step in journal.steps}
+        folders = dict.fromkeys(journal.folders)
+
+        def stays(above: str) -> bool:
+            if journal.undoing:
+                return os.fsencode(above) not in folders
+            return above in self._comparison.found
+
         for batch in _batches(todo):
+            known = len(self._outcome.conflicts)
             for _shown, step in batch:
                 first = made.get(step.path, step)
                 made[step.path] = Step(step.path, first.before, step.after)
-            steps = list(made.values())
-            write(self._folder, Journal("writing", steps, journal.undoing))
+            if not journal.undoing:
+                folders |= dict.fromkeys(_missing(self._here, batch))
+            journal = Journal("writing", list(made.values()), journal.undoing, list(folders))
+            write(self._folder, journal)
             self._place.expect(len(batch))
-            ready = self._prepared(batch)
+            done = {step.path for _, step in batch if step.path in again and self.is_made(step)}
+            ready = self._prepared(batch, done)
             self._place.sync()
             crash_point("apply-written")
-            write(self._folder, Journal("placing", steps, journal.undoing))
+            journal.state = "placing"
+            write(self._folder, journal)
             for shown, step in ready:
                 try:
-                    self._make(step)
+                    self._make(step, step.path in done, stays)
                 except BlockedError as error:
                     self._outcome.conflicts.append(stuck(shown, error.reason))
                 else:
                     self._outcome.applied.append(shown)
+            for shown in self._outcome.conflicts[known:]:  # nothing of these can be taken back
+                if (path := os.fsencode(shown.change.path)) not in again:
+                    made.pop(path, None)
         self._place.sync()
         write_base(self._folder, self._comparison.base)
         crash_point("apply-remembered")
-        return list(made.values())
+        return Journal(journal.state, list(made.values()), journal.undoing, list(folders))
 
-    def _prepared(self, batch: list[tuple[Shown, Step]]) -> list[tuple[Shown, Step]]:
+    def _prepared(
+        self, batch: list[tuple[Shown, Step]], done: set[bytes]
+    ) -> list[tuple[Shown, Step]]:
         """Those whose new content is beside its place, or that need none."""
         ready = []
         try:
             for shown, step in batch:
                 path = os.fsdecode(step.path)
                 try:
-                    if step.after is not None and not self._is_made(step):
+                    if step.after is not None and step.path not in done:
                         mode = step.after.mode if step.after.here != NONE else None
                         self._place.prepare(path, step.after, mode)
                 except BlockedError as error:
@@ -275,28 +320,19 @@ class _Work:
             raise
         return ready
 
-    def _is_made(self, step: Step) -> bool:
-        return self._comparison.matches(self._here, os.fsdecode(step.path), step.after)
-
-    def _make(self, step: Step) -> None:
+    def _make(self, step: Step, done: bool, stays: Callable[[str], bool]) -> None:
         path = os.fsdecode(step.path)
-        names, found = self._comparison.base.names, self._comparison.found
 
         def allowed(folder: int, name: str) -> bool:
             return self._comparison.matches(folder, name, step.before)
 
-        if not self._is_made(step):
-            if step.after is None:
-                self._place.remove(path, allowed)
-                self._place.prune(path, lambda above: above in found)
-            else:
-                self._place.commit(path, allowed)
         if step.after is None:
-            names.pop(path, None)
-            return
-        now = there_in(self._here, path)
-        here = now.signature if now is not None else NONE
-        names[path] = msgspec.structs.replace(step.after, here=here)
+            if not done:
+                self._place.remove(path, allowed)
+            self._place.prune(path, stays)
+        elif not done:
+            self._place.commit(path, allowed)
+        self._remember(step)
 
 
 def _batches(todo: list[tuple[Shown, Step]]) -> Iterator[list[tuple[Shown, Step]]]:
@@ -323,6 +359,17 @@ def _clear(place: Place, journal: Journal) -> list[str]:
         if stranger is not None:
             found.append(stranger)
     return found
+
+
+def _missing(here: int, batch: list[tuple[Shown, Step]]) -> Iterator[bytes]:
+    """Folders that have to be made for files."""
+    known: set[bytes] = set()
+    for _shown, step in batch:
+        above = step.path if step.after is not None else b""
+        while (above := above.rpartition(b"/")[0]) and above not in known:
+            known.add(above)
+            if there_in(here, os.fsdecode(above)) is None:
+                yield above
 
 
 def _trim(comparison: Comparison, journal: Journal) -> None:

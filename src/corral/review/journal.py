@@ -29,12 +29,13 @@ class Journal(msgspec.Struct, array_like=True):
     """Steps under way, or the last that were made.
 
     writing: files are written beside their places; placing: all of them are whole. undoing: these
-    steps take others back.
+    steps take others back. folders: those that applying made, or is about to make.
     """
 
     state: Literal["writing", "placing", "complete"]
     steps: list[Step]
     undoing: bool = False
+    folders: list[bytes] = []
 
 
 def read(folder: Path) -> Journal:

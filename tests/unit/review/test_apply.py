@@ -67,7 +67,7 @@ def test_what_was_changed_here_meanwhile_is_never_overwritten(case: Case) -> Non
         "d/b": "it was removed here",
         "l": "it is a folder here",
     }
-    assert paths(outcome.applied) == ["new/deep/c", "same"]
+    assert paths(outcome.applied) == ["same", "new/deep/c"]
     assert (case.here / "a").read_bytes() == b"mine\n"
     assert (case.here / "d" / "gone").read_bytes() == b"mine, too\n"
     # Once they are resolved, nothing is left of them.
@@ -140,6 +140,80 @@ def test_undoing_leaves_what_was_changed_since(case: Case) -> None:
     (case.here / "a").write_bytes(b"a2\n")
     assert case.review.undo().whole
     assert case.now == OLD
+
+
+def folders(root: Path) -> dict[str, int]:
+    """Every folder below one, with its mode."""
+    found = (path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())
+    return {str(path.relative_to(root)): path.stat().st_mode & 0o7777 for path in found}
+
+
+@pytest.mark.parametrize("point", ["", "apply-written", "apply-placed", "apply-remembered"])
+def test_undoing_removes_the_folders_that_applying_made_and_no_others(
+    case: Case, point: str
+) -> None:
+    build(case.here, OLD)
+    (case.here / "logs" / "deep").mkdir(parents=True)
+    (case.here / "logs").chmod(0o2770)
+    case.begin({})
+    case.agent_makes(
+        {**OLD, "logs/x": b"x", "logs/deep/y": b"y", "new/deep/c": b"c", "mine/z": b""}
+    )
+    (case.here / "mine").mkdir(mode=0o700)
+    before = folders(case.here)
+    if point:
+        assert crashed(point)
+    assert case.apply().whole and (case.here / "new" / "deep").is_dir()
+    assert case.review.undo().whole
+    assert case.now == OLD and folders(case.here) == before
+
+
+def test_undoing_leaves_what_the_user_had_made_the_same(case: Case) -> None:
+    """Applying changed nothing there: there is nothing of it to be taken back."""
+    case.begin({**OLD, "b": b"b"})
+    case.agent_makes({**NEW, "b": (b"b",), "same": b"same", "link": "a"})
+    (case.here / "same").write_bytes(b"same")
+    (case.here / "link").symlink_to("a")
+    (case.here / "b").chmod(0o755)
+    (case.here / "d" / "gone").unlink()
+    assert case.apply(dangerous=True).whole and case.changed() == []
+    assert case.review.undo().whole
+    kept = {path: what for path, what in OLD.items() if path != "d/gone"}
+    assert case.now == {**kept, "b": (b"b",), "same": b"same", "link": "a"}
+    assert case.changed() == ["M a", "M l", "A new/deep/c"]
+
+
+def test_what_the_user_had_made_the_same_leaves_the_last_apply_to_be_taken_back(case: Case) -> None:
+    case.begin(OLD)
+    case.agent_makes(NEW)
+    case.apply("a")
+    (case.here / "new" / "deep").mkdir(parents=True)
+    (case.here / "new" / "deep" / "c").write_bytes(b"c\n")
+    assert paths(case.apply("new").applied) == ["new/deep/c"]
+    assert case.changed() == ["D d/gone", "M l"]
+    assert paths(case.review.undo().applied) == ["a"]
+    assert case.now == {**OLD, "new/deep/c": b"c\n"}
+
+
+def test_what_was_blocked_is_nothing_that_could_be_taken_back(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from corral.review import placing
+
+    case.begin(OLD)
+    case.agent_makes({**OLD, "a": b"a2\n", "z": b"z"})
+    real = placing._rename_new
+
+    def late(folder: int, source: str, target: str) -> None:
+        if target == "z":
+            (case.here / "z").write_bytes(b"mine")
+        real(folder, source, target)
+
+    monkeypatch.setattr(placing, "_rename_new", late)
+    assert paths(case.apply().conflicts) == ["z"]
+    (case.here / "z").write_bytes(b"z")  # the user takes it over after all
+    assert paths(case.review.undo().applied) == ["a"]
+    assert case.now == {**OLD, "z": b"z"}
 
 
 @settings(
