@@ -53,7 +53,8 @@ def command(
     What lies in a git folder is shown only when it is named. Of several agents: who changed what,
     and where two disagree; with --agent what one of them changed.
     """
-    from ..review.store import Review, names
+    from ..review.shelf import names
+    from ..review.store import Review
 
     if name is None:
         for each in names():

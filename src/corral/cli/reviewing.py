@@ -24,7 +24,7 @@ _HEADS = (b"+++", b"---", b"diff ", b"index ", b"new ", b"deleted ", b"old ")
 
 def known_review(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """For completion: the sandboxes with changes whose names begin so."""
-    from ..review.store import names
+    from ..review.shelf import names
 
     return [name for name in names() if name.startswith(begun)]
 

@@ -1,61 +1,33 @@
-"""Reviews on disk: one folder for each sandbox's name, private to the user.
-
-    reviews/NAME/              below the state folder
-        review.json            of which folder, since when
-        N/                     the snapshot of agent N, see `snapshot` and `applying`
-    reviews/.NAME.running      flock(2), held while a sandbox works on it
-    reviews/.NAME.changing     flock(2), held while it is made, applied or thrown away
-    reviews/.NAME.new          snapshots that are being made, from earlier ones or anew
-    reviews/.gone-*            what is being removed
-
-The kernel drops a lock when its holder ends, however that comes.
-"""
+"""Reviews: what sandboxes have changed, to be looked at, applied or thrown away."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
-from ..errors import ReviewError, SandboxStateError
-from ..host import repository
-from ..host.copies import remove_tree
-from ..paths import state_dir
-from ..proc import crash_point
-from ..spec.files import write_atomically
+from ..errors import ReviewError
 from ..spec.text import printable
-from ..spec.values import NAME_PATTERN
 from . import applying, journal
 from .applying import Accept, Outcome
 from .compare import Comparison
 from .index import only_refreshed
-from .locks import locked
-from .making import make_all
+from .making import Hidden
 from .model import Change
+from .renewal import renew
+from .shelf import Shelf, names
 from .showing import Shown, chosen, judged
 from .snapshot import WORK, snapshot
 from .tree import opened
 
-_META = "review.json"
+META = "review.json"
 _GONE = ".gone-"
 _SHOWN = 5
 
-Hidden = Callable[[str, bool], bool]
 _ONE: Mapping[int, str] = MappingProxyType({1: ""})
-
-
-class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which folder a review is. created: seconds since 1970. agents: their numbers."""
-
-    workspace: str
-    created: float
-    agents: tuple[int, ...] = (1,)
-    version: int = 1
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,27 +40,8 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[str, ...]
 
 
-def names() -> list[str]:
-    """Every sandbox that has a review."""
-    root = _root()
-    return sorted(
-        entry.name
-        for entry in root.iterdir()
-        if NAME_PATTERN.fullmatch(entry.name) and (entry / _META).exists()
-    )
-
-
-class Review:
+class Review(Shelf):
     """What is kept of the changes of the sandbox `name`."""
-
-    def __init__(self, name: str) -> None:
-        if not NAME_PATTERN.fullmatch(name):
-            raise ReviewError(
-                f"“{printable(name, 60)}” is not a name for a sandbox.",
-                hint="See those that have changes: corral diff",
-            )
-        self.name = name
-        self.folder = _root() / name
 
     @classmethod
     def find(cls, name: str) -> Review:
@@ -101,30 +54,6 @@ class Review:
                 hint=f"Start one with --review. Those that have some: {known}.",
             )
         return found
-
-    def exists(self) -> bool:
-        """Whether there is a snapshot."""
-        return (self.folder / _META).exists()
-
-    def meta(self) -> Meta:
-        """Of which folder it is. Raises ReviewError."""
-        try:
-            return msgspec.json.decode((self.folder / _META).read_bytes(), type=Meta)
-        except (OSError, ValueError) as error:
-            raise ReviewError(
-                f"{self.folder / _META} cannot be read: {error}.",
-                hint=f"Throw the changes away: corral discard {self.name}",
-            ) from error
-
-    def agent(self, number: int) -> Path:
-        """The folder of an agent's snapshot. Raises ReviewError."""
-        agents = self.meta().agents
-        if number not in agents:
-            raise ReviewError(
-                f"the sandbox {self.name} has no agent {number} under review.",
-                hint=f"There are: {', '.join(map(str, agents))}.",
-            )
-        return self.folder / str(number)
 
     # A sandbox that works on it
 
@@ -139,7 +68,7 @@ class Review:
         """
         with contextlib.ExitStack() as stack:
             with self.changing():
-                stack.enter_context(self._running())
+                stack.enter_context(self.running())
                 begun = self._begin(workspace, hidden, agents)
             yield begun
 
@@ -156,11 +85,11 @@ class Review:
                 raise ReviewError(
                     f"there are changes of a sandbox {self.name} on {printable(meta.workspace)}.",
                     hint=f"Apply or discard them (corral diff {self.name}), or give this one "
-                    "another name: --name NAME",
+                    "another name: corral up NAME, corral run --name NAME",
                 )
             notices += self._going_on(pending)
         fresh = {number: name for number, name in agents.items() if number not in pending}
-        left, renamed = self._make(workspace, hidden, fresh, pending)
+        left, renamed = renew(self, workspace, hidden, fresh, pending)
         for number, branch in renamed.items():
             whose = f"agent {number}'s copy" if len(agents) > 1 else "the copy"
             notices.append(f"the branch {agents[number]} is taken: {whose} is on {branch}.")
@@ -188,104 +117,6 @@ class Review:
             )
             if moved := sum(1 for one in shown if one.standing.state == "conflict"):
                 yield f"{_count(moved)} of these are in conflict with yours."
-
-    def _make(
-        self,
-        workspace: str,
-        hidden: Hidden | None,
-        agents: Mapping[int, str],
-        kept: Collection[int],
-    ) -> tuple[list[str], dict[int, str]]:
-        """Make the snapshots of `agents`, beside those that are kept.
-
-        Returns what is not in them, and the branches that are other ones than were asked for.
-        """
-        if not agents:
-            return [], {}
-        if repository.linked_worktree(Path(workspace, ".git")) is not None:
-            raise ReviewError(
-                "the workspace is a linked git worktree: its repository is elsewhere, and what an "
-                "agent does there cannot be held back.",
-                hint="Review works on a clone (git clone), or on the main worktree.",
-            )
-        if str(self.folder).startswith(workspace.rstrip("/") + "/"):
-            raise ReviewError(
-                f"the snapshot would be in the workspace: {self.folder}.",
-                hint="Set CORRAL_STATE_DIR to a folder outside of it.",
-            )
-        fresh = self.folder.with_name(f".{self.name}.new")
-        try:
-            with contextlib.suppress(FileNotFoundError):  # left by one that was killed
-                remove_tree(fresh)
-            self._retire(fresh, workspace, agents, kept)
-            left, renamed = make_all(workspace, fresh, hidden, agents)
-            meta = Meta(
-                workspace=workspace,
-                created=time.time(),
-                agents=tuple(sorted({*agents, *kept})),
-            )
-            crash_point("snapshot-made")
-            if kept:
-                self._replace(fresh, agents)
-            crash_point("snapshot-placed")
-            write_atomically(
-                (self.folder if kept else fresh) / _META, msgspec.json.encode(meta), mode=0o600
-            )
-            if not kept:
-                fresh.rename(self.folder)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                remove_tree(fresh)
-            raise ReviewError(
-                f"no snapshot of {printable(workspace)} can be made: {error.strerror or error}.",
-                hint="It needs room twice for what is in the folder (CORRAL_STATE_DIR says where).",
-            ) from error
-        except BaseException:
-            with contextlib.suppress(OSError):
-                remove_tree(fresh)
-            raise
-        return left, renamed
-
-    def _retire(
-        self, fresh: Path, workspace: str, agents: Collection[int], kept: Collection[int]
-    ) -> None:
-        """Move snapshots without changes out of the review, into the new folder `fresh` if they can
-        be of use there. From then on it has only what is kept.
-        """
-        if not self.exists():
-            fresh.mkdir(mode=0o700)
-            return
-        meta = self.meta()
-        old = [number for number in meta.agents if number not in kept]
-        useful = {number for number in old if number in agents and meta.workspace == workspace}
-        if kept:
-            fresh.mkdir(mode=0o700)
-            meta = msgspec.structs.replace(meta, agents=tuple(sorted(kept)))
-            write_atomically(self.folder / _META, msgspec.json.encode(meta), mode=0o600)
-            for number in old:
-                (self.folder / str(number)).rename(fresh / str(number))
-        else:
-            self.folder.rename(fresh)
-            (fresh / _META).unlink()
-        for entry in fresh.iterdir():
-            if entry.name not in {str(number) for number in useful}:
-                self._gone(entry)
-        crash_point("snapshot-retired")
-        self._sweep()
-
-    def _gone(self, place: Path) -> None:
-        """Have it removed by the next sweep. Raises OSError."""
-        place.rename(self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}"))
-
-    def _replace(self, fresh: Path, agents: Collection[int]) -> None:
-        """Put snapshots into a review that there is."""
-        for number in agents:
-            place = self.folder / str(number)
-            with contextlib.suppress(FileNotFoundError):  # left by one that was killed
-                self._gone(place)
-            (fresh / str(number)).rename(place)
-        fresh.rmdir()
-        self._sweep()
 
     # Looking, applying, throwing away
 
@@ -374,7 +205,7 @@ class Review:
         agent: None for those of all. Raises ReviewError, also where applying them was interrupted
         and can be finished, SandboxStateError while a sandbox works on it.
         """
-        with self.changing(), self._running():
+        with self.changing(), self.running():
             self._check_thrown_away(agent)
             if paths:
                 return applying.discard(self.agent(agent or 1), paths)
@@ -385,9 +216,9 @@ class Review:
             meta = self.meta()
             others = tuple(number for number in meta.agents if number != agent)
             meta = msgspec.structs.replace(meta, agents=others)
-            write_atomically(self.folder / _META, msgspec.json.encode(meta), mode=0o600)
-            self._gone(self.folder / str(agent))
-            self._sweep()
+            self.write_meta(meta)
+            self.remove_later(self.folder / str(agent))
+            self.sweep()
             return []
 
     def _check_thrown_away(self, agent: int | None) -> None:
@@ -414,55 +245,9 @@ class Review:
 
     def _remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._gone(self.folder)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what is gone, also what a command that was killed has left of it."""
-        with locked(self.folder.with_name(".sweeping"), wait=False) as mine:
-            for folder in self.folder.parent.glob(f"{_GONE}*") if mine else ():
-                with contextlib.suppress(FileNotFoundError):
-                    remove_tree(folder)
-
-    # Locks
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Nobody else makes, applies or throws away meanwhile."""
-        with locked(self._lock("changing"), wait=True):
-            yield
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        with locked(self._lock("running"), wait=False) as mine:
-            if not mine:
-                raise SandboxStateError(
-                    f"a sandbox {self.name} works on its snapshot.",
-                    hint="Wait until it has ended or stop it, or give another one another name: "
-                    "--name NAME",
-                )
-            yield
-
-    def is_running(self) -> bool:
-        """Whether a sandbox works on it now."""
-        with locked(self._lock("running"), wait=False) as mine:
-            return not mine
-
-    def _lock(self, what: str) -> Path:
-        return self.folder.with_name(f".{self.name}.{what}")
+            self.remove_later(self.folder)
+        self.sweep()
 
 
 def _count(number: int) -> str:
     return f"{number:,} change{'' if number == 1 else 's'}"
-
-
-def _root() -> Path:
-    root = state_dir() / "reviews"
-    try:
-        root.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ReviewError(
-            f"the folder {root} cannot be made: {error.strerror}.",
-            hint="Set CORRAL_STATE_DIR to a folder that you can write.",
-        ) from error
-    return root
