@@ -103,7 +103,8 @@ def _becomes_folder(root: Path, path: str, other: str) -> None:
 
 def _becomes_link(root: Path, path: str, other: str) -> None:
     _remove(root, path, other)
-    (root / path).symlink_to("/etc/passwd")
+    # Other acts write through it: it may lead to nothing of this machine's.
+    (root / path).symlink_to(root.parent / "elsewhere")
 
 
 def _becomes_pipe(root: Path, path: str, other: str) -> None:
