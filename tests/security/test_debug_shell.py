@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.corral import command, environment, left_behind
+from tests.support.corral import command, environment, kept, left_behind
 
 
 def corral(*arguments: str, cwd: Path | str = "/") -> str:
@@ -32,10 +32,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What `corral inspect` says of the one of agent 1."""
     folder = tmp_path_factory.mktemp("work") / "debugged"
     folder.mkdir()
-    corral("up", "-d", "--carrier", "vsock", "--debug-shell", cwd=folder)
-    [found] = json.loads(corral("inspect", "debugged"))["live"]["debug_shells"]
-    yield found
-    corral("rm", "-f", "debugged")
+    with kept("debugged", "-d", "--carrier", "vsock", "--debug-shell", folder=folder):
+        [found] = json.loads(corral("inspect", "debugged"))["live"]["debug_shells"]
+        yield found
     assert left_behind() == []
 
 

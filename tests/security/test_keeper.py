@@ -18,7 +18,7 @@ from corral.keeper.door import SOCKET
 from corral.keeper.store import Record
 from corral_guest import wire
 from tests.support import leftovers
-from tests.support.corral import command, environment, left_behind
+from tests.support.corral import command, environment, kept, left_behind
 
 NAME = "guarded"
 NOBODY = 65534
@@ -51,10 +51,8 @@ def corral(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A kept sandbox; the path of its keeper's socket."""
-    started = corral("up", NAME, "-d", cwd=tmp_path_factory.mktemp("guarded"))
-    assert started.returncode == 0, started.stderr
-    yield Path(Record(NAME).written_status().run_folder) / SOCKET
-    assert corral("rm", "-f", NAME).returncode == 0
+    with kept(NAME, NAME, "-d", folder=tmp_path_factory.mktemp("guarded")):
+        yield Path(Record(NAME).written_status().run_folder) / SOCKET
     assert leftovers.wait_until_gone(15) == []
     assert left_behind() == []
 

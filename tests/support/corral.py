@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from corral.paths import run_root
 
 # Small machines: many run on a machine that tests.
+UP_PATIENCE = 110.0  # seconds; a restore may take 40 on a busy machine, and then it is booted
 SMALL = {"CORRAL_CPUS": "1", "CORRAL_MEMORY": "768MiB"}
 
 
@@ -33,6 +35,36 @@ def launch(
     return subprocess.Popen(
         command(*arguments), cwd=folder, env=environment(env), **{**streams, **options}
     )
+
+
+@contextlib.contextmanager
+def kept(name: str, *options: str, folder: Path) -> Iterator[str]:
+    """The sandbox that `corral up OPTIONS` keeps on a folder, by its name; what that has said.
+
+    It is removed at the end, also when it was not up in time: for a fixture of a module a second
+    try comes then, which needs the name.
+    """
+
+    def done(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=UP_PATIENCE,
+        )
+
+    try:
+        up = done("up", *options)
+        assert up.returncode == 0, up.stderr
+        yield up.stdout
+    except BaseException:
+        done("rm", "-f", name)
+        raise
+    removed = done("rm", "-f", name)
+    assert removed.returncode == 0, removed.stderr
 
 
 def left_behind() -> list[str]:

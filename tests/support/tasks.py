@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.corral import command, environment
+from tests.support.corral import kept as up_kept
 
 PATIENCE = 60.0
 Finished = subprocess.CompletedProcess[str]
@@ -53,9 +54,8 @@ def result(name: str, task: Mapping[str, Any], *options: str) -> Any:
 @contextlib.contextmanager
 def kept(folder: Path, name: str, *options: str) -> Iterator[str]:
     """A sandbox on a folder, removed at the end."""
-    done("up", name, "-d", "--cpus", "1", "--memory", "768MiB", *options, cwd=folder)
     try:
-        yield name
+        with up_kept(name, name, "-d", *options, folder=folder):
+            yield name
     finally:
-        done("rm", "-f", name)
         corral("discard", name)

@@ -15,7 +15,7 @@ import pytest
 from corral import Sandbox
 from corral.errors import CorralError
 from corral_guest import tar
-from tests.support.corral import command, environment
+from tests.support.corral import command, environment, kept
 
 NAME = f"cp-{os.getpid()}"
 GNARLY = """
@@ -32,13 +32,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def box(workspace: Path) -> Iterator[Sandbox]:
     """One that is kept, in which this module's tests may do what they like."""
-    corral(workspace, "up", NAME, "-d")
-    try:
-        with Sandbox.connect(NAME) as connected:
-            connected.exec(["sh", "-c", GNARLY], cwd="/tmp", check=True)
-            yield connected
-    finally:
-        corral(workspace, "rm", "-f", NAME)
+    with kept(NAME, NAME, "-d", folder=workspace), Sandbox.connect(NAME) as connected:
+        connected.exec(["sh", "-c", GNARLY], cwd="/tmp", check=True)
+        yield connected
 
 
 def corral(folder: Path, *arguments: str, **options: object) -> bytes:

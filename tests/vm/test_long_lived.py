@@ -20,7 +20,7 @@ from corral.keeper.store import Record, names
 from corral.paths import cache_dir, log_dir, run_root
 from corral.sandbox import sweep
 from tests.support import leftovers
-from tests.support.corral import command, environment, launch, left_behind
+from tests.support.corral import command, environment, kept, launch, left_behind
 from tests.support.terminals import CTRL_D, terminal
 
 Finished = subprocess.CompletedProcess[str]
@@ -64,10 +64,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(workspace: Path) -> Iterator[str]:
     """The sandbox of most tests here, named by its folder."""
-    said = done("up", "-d", cwd=workspace)
-    assert said == "my-app\n"
-    yield "my-app"
-    done("rm", "-f", "my-app")
+    with kept("my-app", "-d", folder=workspace) as said:
+        assert said == "my-app\n"
+        yield "my-app"
     assert leftovers.wait_until_gone(15) == []
     assert left_behind() == []
 

@@ -17,7 +17,7 @@ import pytest
 
 from corral.terminals.emulator import CLEAN
 from tests.support import leftovers
-from tests.support.corral import command, environment, left_behind
+from tests.support.corral import command, environment, kept, left_behind
 from tests.support.terminals import terminal
 from tests.support.tmux import pane_shows, press, sockets_in
 
@@ -57,9 +57,8 @@ def sessions(name: str) -> list[dict[str, Any]]:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("work") / "terminals"
     folder.mkdir()
-    corral("up", "-d", cwd=folder)
-    yield "terminals"
-    corral("rm", "-f", "terminals")
+    with kept("terminals", "-d", folder=folder):
+        yield "terminals"
     assert leftovers.wait_until_gone(15) == []
     assert left_behind() == []
 
