@@ -107,6 +107,8 @@ def _listed(review: Review, paths: Sequence[str], agent: int, *, as_json: bool) 
 
 
 def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
+    from ..host.system import sound_path
+
     notes: dict[str, list[str]] = {}
     person = sys.stdout.isatty()
     with contextlib.closing(_entries(review, paths, agent, notes, binary=not person)) as entries:
@@ -118,7 +120,8 @@ def _patch(review: Review, paths: Sequence[str], agent: int) -> None:
                 for line in _for_a_person(notes[pair.change.path], patch)
             )
             colour = "NO_COLOR" not in os.environ
-            click.echo_via_pager(lines, color=colour)
+            with sound_path():  # no pager that a sandbox put on it
+                click.echo_via_pager(lines, color=colour)
             return
         _write(entries)
     said = [f"{reviewing.shown_name(path)}: {note}" for path in notes for note in notes[path]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
@@ -13,7 +12,7 @@ from .. import extras
 from ..errors import HostError, MissingProgramError, UsageError
 from ..host.packages import how_to_install
 from ..host.platform import find_os_release
-from ..host.system import System
+from ..host.system import System, sound_path
 from ..keeper.store import Record
 from ..terminals import tmux
 from . import terminal
@@ -107,7 +106,7 @@ def _server(record: Record) -> libtmux.Server:
 
 
 def _tmux() -> str:
-    found = shutil.which("tmux")
+    found = System().which("tmux")
     if found is None:
         release = find_os_release(System())
         raise MissingProgramError(
@@ -121,7 +120,8 @@ def _tmux() -> str:
 def _errors() -> Iterator[None]:
     """What libtmux raises, as an error of ours."""
     try:
-        yield
+        with sound_path():  # it looks for tmux by itself
+            yield
     except OSError as error:
         raise HostError(f"tmux cannot be used: {error}.") from error
     except Exception as error:

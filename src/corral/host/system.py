@@ -6,22 +6,18 @@ host is a folder of files in a test.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from .. import search
+
 ANSWER_SECONDS = 10.0  # how long a program may take to print its version
 PATH_FALLBACK = "/usr/local/bin:/usr/bin:/bin"
-EXTRA_PATH = (  # where daemons and administration tools are that are not on every user's PATH
-    "/usr/local/sbin",
-    "/usr/sbin",
-    "/sbin",
-    "/usr/libexec",
-    "/usr/lib/qemu",
-    "/run/current-system/sw/bin",
-)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -66,13 +62,14 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     """A machine to look at.
 
     root: the folder that stands for /. environ: the user's environment. uid: the user's id.
-    ask: runs a program and returns what it said.
+    ask: runs a program and returns what it said. changeable: folders from which no program is run.
     """
 
     root: Path = Path("/")
     environ: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(os.environ))
     uid: int = msgspec.field(default_factory=os.getuid)
     ask: Ask = ask_program
+    changeable: frozenset[str] = msgspec.field(default_factory=search.changeable)
 
     def path(self, absolute: str) -> Path:
         """Where the file of this absolute path is below the root."""
@@ -94,27 +91,53 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
     def which(self, name: str, *further: str) -> str | None:
-        """The real path of a program: on PATH, in the usual folders of daemons, or one of
-        `further` (absolute paths); None when there is none.
+        """The real path of a program that corral may start: where the system has programs, one of
+        `further` (absolute paths), or on PATH; None when there is none. See `search`.
         """
-        path = self.environ.get("PATH") or PATH_FALLBACK
-        folders = [*(part for part in path.split(":") if part.startswith("/")), *EXTRA_PATH]
-        for candidate in (*(f"{folder}/{name}" for folder in folders), *further):
+        folders = self.environ.get("PATH", "").split(":")
+        theirs = (f"{folder}/{name}" for folder in folders if folder.startswith("/"))
+        system = (f"{folder}/{name}" for folder in search.SYSTEM_FOLDERS)
+        for candidate in (*system, *further, *theirs):
             real = self.real(candidate)
             if real is not None:
                 return real
         return None
 
     def real(self, absolute: str) -> str | None:
-        """The path of this executable file with symlinks resolved; None when it is none."""
-        file = self.path(absolute)
-        # Not Path.is_file, which raises for a folder of PATH that may not be searched.
-        if not (os.path.isfile(file) and os.access(file, os.X_OK)):  # noqa: PTH113
+        """The path of this executable file with symlinks resolved; None when it is none, or when a
+        sandbox or another user may have put it there.
+        """
+        try:
+            passed = search.steps(absolute, self.root)
+        except OSError:  # not there, or in a folder that may not be searched
             return None
-        resolved, root = file.resolve(), self.root.resolve()
-        inside = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
-        return "/" + str(inside).lstrip("/")
+        path, status = passed[-1]
+        if not (stat.S_ISREG(status.st_mode) and os.access(self.path(path), os.X_OK)):
+            return None
+        return path if search.is_sound(passed, self.changeable) else None
+
+    def search_path(self) -> str:
+        """PATH for programs that start others by it, a pager say: by the same rule."""
+        found = [folder for folder in search.SYSTEM_FOLDERS if self.path(folder).is_dir()]
+        for folder in self.environ.get("PATH", "").split(":"):
+            with contextlib.suppress(OSError):
+                if folder.startswith("/") and search.is_sound(
+                    search.steps(folder, self.root), self.changeable
+                ):
+                    found.append(folder)
+        return ":".join(dict.fromkeys(found))
 
     def answer(self, argv: Sequence[str], **env: str) -> Answer:
         """Ask a program, in an environment made from nothing but a PATH, the locale C and `env`."""
         return self.ask(argv, {"PATH": PATH_FALLBACK, "LC_ALL": "C.UTF-8", **env})
+
+
+@contextlib.contextmanager
+def sound_path() -> Iterator[None]:
+    """This process with a PATH of `System.search_path`, for libraries that start programs by it."""
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = System().search_path()
+    try:
+        yield
+    finally:
+        os.environ.pop("PATH") if before is None else os.environ.update(PATH=before)

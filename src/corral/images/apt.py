@@ -23,6 +23,7 @@ from typing import TypeVar
 from .. import paths
 from ..errors import FetchError
 from ..events import Phase, Report
+from ..search import SYSTEM_FOLDERS
 from . import sources
 from .locks import need_space, write_file
 
@@ -33,6 +34,7 @@ _LISTS_SPACE = 160 << 20  # bytes: the lists of one release and apt's work on th
 _SPACE_MARGIN = 96 << 20  # bytes: an unpacked kernel image, and room for others
 _COMMAND_TIMEOUT = 900.0  # seconds for one apt command; its own network time limit is below
 _DETAIL_LINES = 12
+_PATH = ":".join(SYSTEM_FOLDERS)  # these are the system's programs, and call others of it
 
 _CONFIGURATION = """\
 Dir::State "{state}";
@@ -85,7 +87,7 @@ class Apt:
     """An apt state in the cache for a set of archives. Use it under the lock of its name."""
 
     def __init__(self, name: str, archives: list[sources.Archive], report: Report) -> None:
-        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        if not all(shutil.which(each, path=_PATH) for each in ("apt-get", "dpkg-deb")):
             raise FetchError(
                 "this host has no apt-get and dpkg-deb, with which corral downloads packages.",
                 hint="Install what is needed from your distribution: `corral doctor` names it.",
@@ -194,10 +196,11 @@ def run(argv: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess
 
     Raises FetchError when it cannot be started or takes longer than _COMMAND_TIMEOUT.
     """
-    names = ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    names = ("HOME", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY")
     environment = {name: os.environ[name] for name in names if name in os.environ}
-    environment |= {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    environment |= {"PATH": _PATH, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    setpriv = shutil.which("setpriv", path=_PATH)
+    guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
     try:
         return subprocess.run(
             [*guard, *argv],

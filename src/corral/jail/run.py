@@ -7,13 +7,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import struct
 import termios
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from ..errors import HostError, MissingProgramError
 from ..host.facts import Facts
+from ..host.system import System
 from ..proc import Bounds, Helpers, Process
 from .model import Seccomp
 from .render import host
@@ -199,7 +199,7 @@ def _leader(jail: Resolved, *, terminal: bool) -> tuple[str, ...]:
     """What makes a command the leader of its own session, with its terminal."""
     if not jail.session and not terminal:
         return ()
-    path = shutil.which(_LEADER)
+    path = System().which(_LEADER)
     if path is None and terminal:
         raise HostError(
             "there is no setsid, which gives a command in a jail its terminal.",

@@ -29,6 +29,7 @@ from ..policy import Key
 from ..proc import Helpers, Process
 from ..proc.bwrap import Access, Bind, Folder, Step, confined
 from ..proc.own import ask
+from ..search import changeable, without
 from .descriptors import memfd
 from .own_python import own_python
 
@@ -46,7 +47,8 @@ class Door:
     what: as a message names it ("the gateway"). module, packages: what it runs, and imports besides
     corral. config: its configuration, without any secret. sockets: names of files in the run
     folder's `sockets`. keys: by name. folder: on the host, the one place that it writes to.
-    guests: folders of the host that the sandbox can change, from which nothing is run for a key.
+    guests: folders of the host that the sandbox can change, from which nothing is run for a key;
+    nor is anything from where another could.
     """
 
     what: str
@@ -90,7 +92,7 @@ async def opened(
     environ: the user's environment, in which keys are looked for. hear: gets each `word` that the
     door tells, as JSON; a ValueError of it ends the listening. Raises HostError, ProcessError.
     """
-    environ = without(environ, door.guests)
+    environ = for_keys(environ, door.guests)
     _check_variables(door, environ)
     async with contextlib.AsyncExitStack() as stack:
         key_reader, key_writer = os.pipe2(os.O_CLOEXEC)
@@ -149,29 +151,14 @@ def writable_folders(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def without(environ: Mapping[str, str], folders: Sequence[str]) -> dict[str, str]:
-    """The user's environment, without what leads into these folders (real paths).
+def for_keys(environ: Mapping[str, str], guests: Sequence[str]) -> dict[str, str]:
+    """The user's environment as what finds a key has it: nothing in it leads into `guests`.
 
-    A PATH with a project's .venv/bin in it is usual, and so are PYTHONPATH and NODE_PATH: a program
-    for a key would be run, or would run another, from where the sandbox can put one. So such items
-    are left out, whatever the variable, and variables of which nothing is left.
+    PATH leads into no folder that any sandbox can have changed.
     """
-    kept = {}
-    for name, value in environ.items():
-        items = value.split(":")
-        outside = [item for item in items if not _leads_into(item, folders)]
-        if outside or not items:
-            kept[name] = ":".join(outside)
-    return kept
-
-
-def _leads_into(path: str, folders: Sequence[str]) -> bool:
-    if not path.startswith("/"):
-        return False
-    for form in (os.path.normpath(path), os.path.realpath(path)):
-        if any(form == each or form.startswith(each.rstrip("/") + "/") for each in folders):
-            return True
-    return False
+    given = without(environ, guests)
+    path = given.pop("PATH", os.defpath)
+    return given | without({"PATH": path}, changeable())
 
 
 def _listener(stack: contextlib.ExitStack, path: Path) -> socket.socket:

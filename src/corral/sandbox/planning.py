@@ -14,6 +14,7 @@ from ..jail.seccomp.target import Target
 from ..jail.starting import STARTING
 from ..paths import program_files
 from ..plan import Plan, build
+from ..search import note
 from ..spec import PROTECTED, Spec, mask_matcher
 from .secrets import check_extra
 
@@ -35,7 +36,7 @@ def host_facts(report: Report, *, assume_yes: bool = False) -> Facts:
 
 
 def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: bool = False) -> Plan:
-    """Survey the workspace and plan. Raises PlanError, HostError.
+    """Survey the workspace and plan; what it may change is noted. Raises PlanError, HostError.
 
     kept: this sandbox has a place for its disk (`start` is given a file for it); in others, which
     end with what they wrote, machine.disk has no meaning.
@@ -54,6 +55,7 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
         found = msgspec.structs.replace(found, workspace=workspace)
     plan = build(spec, facts, found, environ, jail_filters(spec, facts), surveys)
     check_extra(plan)
+    note(_changed(spec))
     return plan
 
 
@@ -67,6 +69,15 @@ def _without_disk(spec: Spec) -> Spec:
         for agent in spec.agents
     )
     return replace(spec, machine=replace(spec.machine, disk=0), agents=agents)
+
+
+def _changed(spec: Spec) -> list[str]:
+    """Folders that will hold what the sandbox wrote; also those that get it by `corral apply`."""
+    found = [share.source for share in spec.shares if share.writable]
+    if not spec.workspace.read_only:
+        copies = (agent.copy for agent in spec.agents if agent.copy is not None)
+        found += [spec.workspace.path, spec.workspace.on_host, *copies]
+    return found
 
 
 def _survey(spec: Spec, folder: str) -> layout.Layout:

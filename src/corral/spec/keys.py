@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct
 from .. import extras
 from ..errors import ConfigError
 from ..policy import Key
+from ..search import changeable, leads_into
 from .credentials import refuse_credential
 from .tables.keys import KeyTable
 from .text import has_control, printable
@@ -212,6 +213,8 @@ def _found(name: str, path_env: str) -> str | None:
     candidates = [name]
     if "/" not in name:
         candidates = [f"{folder}/{name}" for folder in path_env.split(":") if folder[:1] == "/"]
+        unsafe = changeable()  # a sandbox may have put one there, on this project or another
+        candidates = [path for path in candidates if not leads_into(path, unsafe)]
     for path in candidates:
         if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
             return os.path.normpath(path)

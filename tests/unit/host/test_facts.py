@@ -92,11 +92,9 @@ def test_nixos_programs_are_found_in_the_store(make_host: MakeHost) -> None:
     host.program("/nix/store/abc-qemu-9.1.2/bin/qemu-system-x86_64")
     profile = host.root / "run/current-system/sw/bin"
     profile.mkdir(parents=True)
-    (profile / "qemu-system-x86_64").symlink_to(
-        host.root / "nix/store/abc-qemu-9.1.2/bin/qemu-system-x86_64"
-    )
-    facts = look(host, Programs(qemu_system_x86_64="QEMU emulator version 9.1.2\n"))
     binary = "/nix/store/abc-qemu-9.1.2/bin/qemu-system-x86_64"
+    (profile / "qemu-system-x86_64").symlink_to(binary)
+    facts = look(host, Programs(qemu_system_x86_64="QEMU emulator version 9.1.2\n"))
     assert facts.qemu == Program((binary,), "9.1.2", ("/nix/store",))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -105,10 +106,21 @@ def test_a_full_disk_is_known_before_the_download(
 def test_a_host_without_apt_is_told_so(
     cache: Path, report: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(apt_module, "_PATH", "/nowhere")
     with pytest.raises(FetchError, match="no apt-get") as caught:
         Apt("x", [], report)
     assert caught.value.hint
+
+
+def test_apts_programs_are_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "ran"
+    for name in ("setpriv", "apt-get", "sh"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = apt_module.run(["sh", "-c", "echo $PATH"])
+    assert str(tmp_path) not in done.stdout and "/usr/bin" in done.stdout
+    assert not mark.exists()
 
 
 @needs_apt

@@ -24,7 +24,8 @@ from corral.host import Facts, Need, measure
 from corral.policy import Key
 from corral.proc import Helpers, Process
 from corral.proc.bwrap import Bind
-from corral.sandbox.doors import Door, opened, without, writable_folders
+from corral.sandbox.doors import Door, for_keys, opened, writable_folders
+from corral.search import without
 from tests.support import examples, leftovers
 
 SECRET = "sk-the-real-key-0123456789"
@@ -241,6 +242,22 @@ def test_nothing_leads_a_program_for_a_key_into_the_workspace(tmp_path: Path) ->
         "KEY": "sk-a:b",
     }
     assert without(environ, ()) == environ
+
+
+def test_nor_where_another_sandbox_could_put_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, mine = tmp_path / "before", tmp_path / "mine"
+    monkeypatch.setattr("corral.sandbox.doors.changeable", lambda: frozenset({str(before)}))
+    environ = {
+        "PATH": f"{before}/bin:{mine}/bin:/usr/bin",
+        "PASSWORD_STORE_DIR": str(before),
+        "X": f"{mine}",
+    }
+    assert for_keys(environ, (str(mine),)) == {
+        "PATH": "/usr/bin",
+        "PASSWORD_STORE_DIR": str(before),
+    }
 
 
 def test_what_a_sandbox_can_write_is_told_by_its_plan() -> None:

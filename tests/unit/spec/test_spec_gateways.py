@@ -326,6 +326,31 @@ def test_a_command_that_the_sandbox_could_change_is_refused(user: User, how: str
     assert gateway.key is not None and gateway.key.value[0].startswith("/")
 
 
+def test_a_command_is_not_looked_for_where_another_sandbox_had_the_folder(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name alone; a path is what the user says. --ro: this sandbox could not change it."""
+    before = user.project.parent / "before" / "bin"
+    own = user.home / "bin"
+    for folder in (before, own):
+        folder.mkdir(parents=True)
+        (folder / "get-key").write_text("#!/bin/sh\n")
+        (folder / "get-key").chmod(0o755)
+    user.environ["PATH"] = f"{before}:{own}"
+    user.configure("[gateway.anthropic]\nkey = { command = ['get-key'] }")
+
+    def program() -> str:
+        (gateway,) = user.spec(**ANTHROPIC).gateways
+        assert gateway.key is not None
+        return gateway.key.value[0]
+
+    assert program() == f"{before}/get-key"
+    monkeypatch.setattr("corral.spec.keys.changeable", lambda: frozenset({str(before.parent)}))
+    assert program() == f"{own}/get-key"
+    user.configure(f"[gateway.anthropic]\nkey = {{ command = ['{before}/get-key'] }}")
+    assert program() == f"{before}/get-key"
+
+
 def test_a_secret_is_of_a_table_or_of_a_variable(user: User) -> None:
     user.environ |= {"TOKEN": KEY, "OTHER": KEY}
     user.configure(
