@@ -123,14 +123,15 @@ def _commands(wanted: Wanted, tools: Tools) -> list[tuple[str, ...]]:
 
 def _tools(wanted: Wanted, environ: Mapping[str, str]) -> Tools:
     """Raises MissingProgramError for what is missing or too old."""
-    home, path_env = environ.get("HOME", ""), environ.get("PATH", "")
+    system = System(environ=environ)
+    home, path_env = environ.get("HOME", ""), system.search_path()
     needs = {
         "npm": (*wanted.needs, "npm", "node"),
         "pypi": (*wanted.needs, "python3"),
     }[wanted.kind]
     names = dict.fromkeys(need.split(">")[0].strip() for need in needs)
-    found = {name: find_need(name, path_env, home, "\0") for name in names}
-    missing(needs, found, System(environ=environ))
+    found = {name: find_need(name, path_env, home, system.changeable) for name in names}
+    missing(needs, found, system)
     there = {name: each for name, each in found.items() if each is not None}
     extra = dict.fromkeys(folder for each in there.values() for folder in each.tools)
     return Tools((there["npm" if wanted.kind == "npm" else "python3"].path,), tuple(extra))
@@ -160,6 +161,7 @@ def _in_jail(
             f"{facts.user_namespaces.reason}",
             hint=facts.user_namespaces.hint,
         )
+    environ = {**environ, "PATH": System(environ=environ).search_path()}
     jail = resolve(c.jail(*parts), facts.user, "/", environ)
 
     async def run() -> tuple[int, str, str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ..events import Notice, Report
+from ..search import changeable
 from ..spec import Loaded
 from . import homes, images
 from .model import Recipe
@@ -52,21 +53,24 @@ def find(recipe: Recipe, environ: Mapping[str, str], workspace: str, report: Rep
     recipe's, installed when it is not there."""
     asked = images.chosen().get(recipe.name)
     path_env, home = environ.get("PATH", ""), environ.get("HOME", "")
+    outside = changeable() | {os.path.realpath(workspace)}
     if asked is None:
-        own = find_on_host(recipe.table.program, path_env, home, os.path.realpath(workspace))
+        own = find_on_host(recipe.table.program, path_env, home, outside)
         if own is not None:
-            return _with_needs(own, recipe, environ, workspace)
+            return _with_needs(own, recipe, environ, outside)
     from .installing import ensure_image
 
     found = ensure_image(images.wanted(recipe, asked), environ, report)
-    return _with_needs(found, recipe, environ, workspace)
+    return _with_needs(found, recipe, environ, outside)
 
 
-def _with_needs(found: Found, recipe: Recipe, environ: Mapping[str, str], workspace: str) -> Found:
+def _with_needs(
+    found: Found, recipe: Recipe, environ: Mapping[str, str], outside: frozenset[str]
+) -> Found:
     """With the folders of the programs that it needs, where those are in the user's home."""
     tools = dict.fromkeys(found.tools)
     for need in recipe.table.install.needs:
         name = need.partition(">")[0].strip()
-        there = find_need(name, environ.get("PATH", ""), environ.get("HOME", ""), workspace)
+        there = find_need(name, environ.get("PATH", ""), environ.get("HOME", ""), outside)
         tools |= dict.fromkeys(there.tools if there is not None else ())
     return Found(found.path, tuple(tools), found.image)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from ..errors import MissingProgramError
 from ..host.layout import TOOLBOX, TOP_LEVEL
 from ..host.system import System
+from ..search import leads_into
 from ..spec.tools import find_program, program_chain, program_folders
 from .validate import NEED
 
@@ -32,16 +33,15 @@ class Found(Struct, frozen=True):
     image: bool = False
 
 
-def find_on_host(program: str, path_env: str, home: str, workspace: str) -> Found | None:
+def find_on_host(program: str, path_env: str, home: str, outside: frozenset[str]) -> Found | None:
     """The first on the search path that a sandbox can run; None when there is none.
 
-    What is in the workspace does not count: whoever wrote the project put it there.
+    outside: folders (real paths) in which neither it is nor anything on the way to it. The
+    workspace: whoever wrote the project put it there; and what another sandbox can have changed.
     """
     for folder in path_env.split(os.pathsep):
-        if not folder.startswith("/") or _within(os.path.realpath(folder), workspace):
-            continue
-        path = find_program(program, folder)
-        if path is None:
+        path = find_program(program, folder) if folder.startswith("/") else None
+        if path is None or any(leads_into(part, outside) for part in program_chain(path)):
             continue
         tools = program_folders(program, folder, home)
         if all(_seen(part, tools) for part in program_chain(path)):
@@ -49,9 +49,9 @@ def find_on_host(program: str, path_env: str, home: str, workspace: str) -> Foun
     return None
 
 
-def find_need(name: str, path_env: str, home: str, workspace: str) -> Found | None:
+def find_need(name: str, path_env: str, home: str, outside: frozenset[str]) -> Found | None:
     """A program that another needs: the system's own first, as it is there for everybody."""
-    return find_on_host(name, f"{_USUAL}:{path_env}", home, workspace)
+    return find_on_host(name, f"{_USUAL}:{path_env}", home, outside)
 
 
 def missing(needs: Sequence[str], found: Mapping[str, Found | None], system: System) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..agents import Recipe, images, recipes
 from ..agents.checking import Step
 from ..agents.programs import find_on_host
 from ..errors import ConfigError, CorralError
+from ..search import changeable
 from ..spec.text import printable
 
 _MARKS = {True: "ok", False: "FAILED", None: "-"}
@@ -40,7 +40,7 @@ def _program(recipe: Recipe, environ: Mapping[str, str]) -> str | None:
     asked = images.chosen().get(recipe.name)
     if asked is None:
         own = find_on_host(
-            recipe.table.program, environ.get("PATH", ""), environ.get("HOME", ""), os.devnull
+            recipe.table.program, environ.get("PATH", ""), environ.get("HOME", ""), changeable()
         )
         if own is not None:
             return own.path

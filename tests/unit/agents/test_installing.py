@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from corral import search
 from corral.agents import images, installing
 from corral.agents.images import Wanted
 from corral.agents.installing import Tools, ensure_image, latest
@@ -135,6 +136,32 @@ def test_what_is_missing_on_this_machine_is_named(
     with pytest.raises(MissingProgramError, match="needs npm") as caught:
         ensure_image(want(), dict(os.environ), lambda _event: None)
     assert caught.value.hint is not None
+
+
+def test_an_npm_that_a_project_has_on_path_installs_nothing(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = user / "project"
+    (project / "bin").mkdir(parents=True)
+    for name in ("npm", "node"):
+        (project / "bin" / name).write_text("#!/bin/sh\n")
+        (project / "bin" / name).chmod(0o755)
+    monkeypatch.setattr("corral.agents.programs._USUAL", "/nowhere")
+    monkeypatch.setattr(search, "SYSTEM_FOLDERS", ())
+    environ = {"HOME": str(user), "PATH": f"{project}/bin"}
+    monkeypatch.chdir(user)
+    found = installing._tools(want(), environ)
+    assert found.argv == (f"{project}/bin/npm",), "in a folder of the user's it is taken"
+    monkeypatch.chdir(project)
+    with pytest.raises(MissingProgramError, match="needs npm"):
+        installing._tools(want(), environ)
+    monkeypatch.chdir(user)
+    (user / "tools").mkdir()
+    (user / "tools" / "npm").symlink_to(project / "bin" / "npm")
+    search.note([str(project)])
+    for path in (f"{project}/bin", f"{user}/tools"):
+        with pytest.raises(MissingProgramError, match="needs npm"):
+            installing._tools(want(), {**environ, "PATH": path})
 
 
 def test_without_user_namespaces_it_says_so(npm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

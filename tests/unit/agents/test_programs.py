@@ -24,7 +24,7 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
 
 
 def test_a_program_of_the_system_needs_nothing_more(user: Path) -> None:
-    found = find_on_host("env", "/usr/bin", str(user), "/srv/project")
+    found = find_on_host("env", "/usr/bin", str(user), frozenset({"/srv/project"}))
     assert found == Found("/usr/bin/env")
 
 
@@ -32,7 +32,7 @@ def test_of_one_in_the_home_the_folder_is_shown(user: Path) -> None:
     package = program(user / ".npm-global/lib/node_modules/claude/cli.js")
     (user / ".npm-global/bin").mkdir()
     (user / ".npm-global/bin/claude").symlink_to("../lib/node_modules/claude/cli.js")
-    found = find_on_host("claude", f"/usr/bin:{user}/.npm-global/bin", str(user), "/srv")
+    found = find_on_host("claude", f"/usr/bin:{user}/.npm-global/bin", str(user), frozenset())
     assert found is not None
     assert found.path == f"{user}/.npm-global/bin/claude"
     assert any(str(package).startswith(f"{folder}/") for folder in found.tools)
@@ -42,10 +42,10 @@ def test_what_the_project_holds_and_what_no_sandbox_sees_is_passed_over(user: Pa
     project, elsewhere = user.parent / "project", user.parent / "elsewhere"
     program(project / "bin" / "claude")
     program(elsewhere / "claude")
-    path = f"{project}/bin:{elsewhere}"
-    assert find_on_host("claude", path, str(user), str(project)) is None
+    path, outside = f"{project}/bin:{elsewhere}", frozenset({str(project)})
+    assert find_on_host("claude", path, str(user), outside) is None
     program(user / "tools/bin/claude")
-    found = find_on_host("claude", f"{path}:{user}/tools/bin", str(user), str(project))
+    found = find_on_host("claude", f"{path}:{user}/tools/bin", str(user), outside)
     assert found == Found(f"{user}/tools/bin/claude", (f"{user}/tools",))
 
 
