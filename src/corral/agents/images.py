@@ -27,6 +27,7 @@ from ..errors import ConfigError, ImageError
 from ..images.locks import write_file
 from ..spec.files import read_config
 from ..spec.text import printable
+from . import beneath
 from .model import Recipe
 from .programs import Found
 from .validate import package_of, version_problem
@@ -165,11 +166,8 @@ def finish(folder: Path, wanted: Wanted) -> None:
             hint="Its package may have changed its form: install the recipe's own version, or "
             "change install.program in a recipe of your own.",
         )
-    link = folder / "bin" / wanted.program
     if wanted.file:
-        link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(real, os.path.realpath(link.parent)))
+        _link(folder, wanted, os.path.relpath(real, f"{root}/bin"))
     os.chmod(real, 0o755)  # noqa: PTH101, S103 - no link, and nothing runs that could make it one
     _open_up(folder)
     entries, size = measured(folder)
@@ -184,6 +182,21 @@ def finish(folder: Path, wanted: Wanted) -> None:
         bytes=size,
     )
     write_file(folder / MANIFEST, [msgspec.json.encode(manifest)], 0o644)
+
+
+def _link(folder: Path, wanted: Wanted, target: str) -> None:
+    """Its program in `bin`, in place of what the package has there. Raises ImageError."""
+    try:
+        with beneath.opened(str(folder), ("bin",), make=True) as bin_folder:
+            with suppress(FileNotFoundError):
+                os.unlink(wanted.program, dir_fd=bin_folder)
+            os.symlink(target, wanted.program, dir_fd=bin_folder)
+    except (beneath.LinkedError, OSError) as error:
+        raise ImageError(
+            f"{wanted.spec} was installed, and its bin is no folder, "
+            f"or bin/{wanted.program} is one.",
+            hint="No version of an agent needs that: is it the package that you mean?",
+        ) from error
 
 
 def found_in(wanted: Wanted) -> Found:

@@ -112,6 +112,20 @@ def test_a_package_without_the_program_is_an_error(user: Path) -> None:
         finish(want.folder, want)
 
 
+def test_a_bin_that_a_package_made_a_link_leads_to_no_file_of_the_users(user: Path) -> None:
+    want = wanted(agents.find("claude"))
+    precious = program(user / "bin" / want.program, "the user's own")
+    program(want.folder / want.file)
+    (want.folder / "bin").symlink_to(precious.parent)
+    with pytest.raises(ImageError, match="its bin is no folder"):
+        finish(want.folder, want)
+    assert precious.read_text() == "the user's own" and not precious.is_symlink()
+    (want.folder / "bin").unlink()
+    (want.folder / "bin" / want.program).mkdir(parents=True)
+    with pytest.raises(ImageError, match=f"bin/{want.program} is one"):
+        finish(want.folder, want)
+
+
 def test_gc_leaves_what_a_sandbox_uses(user: Path) -> None:
     used, idle = made("claude"), made("codex")
     with held([str(used.folder), "/usr"]):
