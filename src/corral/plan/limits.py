@@ -93,8 +93,9 @@ def files(wanted: Limits, disk: str | None) -> tuple[tuple[str, str], ...]:
     """(file, text) in a control group (cgroup-v2.rst). disk: as "259:0"."""
     found: list[tuple[str, str]] = []
     if wanted.memory:
-        # All or nothing: half a sandbox is none.
-        found += [("memory.max", str(wanted.memory)), ("memory.oom.group", "1")]
+        # Beyond it nothing goes to the host's swap. All or nothing ends: half a sandbox is none.
+        found += [("memory.max", str(wanted.memory)), ("memory.swap.max", "0")]
+        found.append(("memory.oom.group", "1"))
     if wanted.cpu:
         found.append(("cpu.max", f"{wanted.cpu * _PERIOD // 100} {_PERIOD}"))
     if wanted.pids:
@@ -114,7 +115,7 @@ def properties(wanted: Limits, disk: str | None) -> tuple[str, ...]:
     """
     found = []
     if wanted.memory:
-        found.append(f"MemoryMax={wanted.memory}")
+        found += [f"MemoryMax={wanted.memory}", "MemorySwapMax=0"]
     if wanted.cpu:
         found.append(f"CPUQuota={wanted.cpu}%")
     if wanted.pids:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 PREFIX = "corral-"
 OWN_LEAF = "corral-main"  # corral.host.cgroups
+_WHERE_COUNTED = "memory.swap.max"  # only there where the kernel accounts for swap, as most do
 
 
 class Group:
@@ -34,7 +35,8 @@ class Group:
         self._lock = self._made()
         try:
             for name, text in self._files:
-                _write(self.folder / name, text)
+                with contextlib.suppress(*((FileNotFoundError,) if name == _WHERE_COUNTED else ())):
+                    _write(self.folder / name, text)
         except OSError:
             with contextlib.suppress(OSError):  # the first error says more
                 self.remove()

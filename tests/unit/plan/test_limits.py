@@ -28,6 +28,7 @@ def test_a_group_of_our_own_gets_files() -> None:
     assert found.controllers == ("cpu", "io", "memory", "pids")
     assert found.files == (
         ("memory.max", "6442450944"),
+        ("memory.swap.max", "0"),
         ("memory.oom.group", "1"),
         ("cpu.max", "150000 100000"),
         ("pids.max", "500"),
@@ -42,8 +43,15 @@ def test_systemd_makes_a_scope_with_properties() -> None:
     assert limits.scope(found, "corral-demo-1a2b3c", "corral sandbox demo") == (
         *("/usr/bin/systemd-run", "--user", "--scope", "--quiet", "--collect"),
         *("--unit=corral-demo-1a2b3c", "--description=corral sandbox demo"),
-        *("-p", "MemoryMax=6442450944", "-p", "CPUQuota=150%", "-p", "TasksMax=500"),
-        *("-p", "IOWeight=50", "-p", "IOReadBandwidthMax=/dev/block/259:0 52428800"),
+        *("-p", "MemoryMax=6442450944", "-p", "MemorySwapMax=0", "-p", "CPUQuota=150%"),
+        *(
+            "-p",
+            "TasksMax=500",
+            "-p",
+            "IOWeight=50",
+            "-p",
+            "IOReadBandwidthMax=/dev/block/259:0 52428800",
+        ),
         *("-p", "IOWriteBandwidthMax=/dev/block/259:0 20971520", "--"),
     )
 

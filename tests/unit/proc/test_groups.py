@@ -47,6 +47,12 @@ def test_a_limit_that_is_refused_is_named(base: Path) -> None:
     assert "io.max" in str(caught.value)
 
 
+def test_a_kernel_that_does_not_count_swap_has_no_limit_of_it(base: Path) -> None:
+    Group(str(base), "demo-1", ("memory",), [("memory.swap.max", "0"), ("memory.max", "9")]).make()
+    assert (base / "corral-demo-1" / "memory.max").read_text() == "9"
+    assert not (base / "corral-demo-1" / "memory.swap.max").exists()
+
+
 def test_groups_of_sandboxes_that_were_killed_are_swept(base: Path) -> None:
     os.mkdir(base / "corral-old")  # noqa: PTH102 - empty, without the files
     Group(str(base), "new", ("memory",), []).make()
