@@ -1,6 +1,6 @@
 """Where an agent's state is kept: one home for each project and agent, in the state folder.
 
-    ~/.local/state/corral/homes/PROJECT/NAME[-N]/home/.claude      what the guest sees as ~/.claude
+    ~/.local/state/corral/homes/PROJECT/NAME[.N]/home/.claude      what the guest sees as ~/.claude
 
 PROJECT is a hash of the project's path. Only the folders that the recipe names are shared with the
 sandbox; what is above them no guest can write. What is in them a guest wrote: nothing there is
@@ -43,9 +43,12 @@ class Home(Struct, frozen=True):
 
 
 def home_folder(agent: str, workspace: str, number: int = 1) -> Path:
-    """Where the home of an agent is, whether there is one or not. workspace: a real path."""
+    """Where the home of an agent is, whether there is one or not. workspace: a real path.
+
+    No recipe's name has a dot: `claude-2` is another agent than the second claude.
+    """
     project = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:16]
-    name = agent if number == 1 else f"{agent}-{number}"
+    name = agent if number == 1 else f"{agent}.{number}"
     return paths.state_dir() / "homes" / project / name
 
 

@@ -65,7 +65,7 @@ def test_each_agent_has_a_home_of_its_own_and_what_its_recipe_gives(project: Pat
     home = str(project.parent / "home")
     assert [share.target for share in (*first.shares, *second.shares)] == [f"{home}/.asker"] * 2
     assert first.shares[0].source != second.shares[0].source
-    assert second.shares[0].source.endswith("/asker-2/home/.asker")
+    assert second.shares[0].source.endswith("/asker.2/home/.asker")
     assert first.tools == (f"{home}/tools",)
     assert dict(first.env) == {"ASKER_HOME": "mine"}, "what the table says goes first"
     assert dict(second.env) == {"ASKER_HOME": f"{home}/.asker"}

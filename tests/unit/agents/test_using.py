@@ -11,6 +11,7 @@ from corral import agents
 from corral.agents.homes import ensure_home, home_folder, seed, size_of
 from corral.agents.programs import Found
 from corral.agents.using import Use, reach, use
+from corral.agents.validate import NAME
 from corral.errors import ConfigError
 from corral.spec import Loaded, Spec, collect, load_spec
 
@@ -52,6 +53,14 @@ def test_a_spec_gets_home_tool_variables_and_gateway(user: Path) -> None:
     assert [gateway.name for gateway in spec.gateways] == ["anthropic"]
     assert spec.network.mode == "none"
     assert spec.warnings == ()
+
+
+def test_no_two_agents_have_one_home(user: Path) -> None:
+    """A user's own recipe may be called claude-2; no name has a dot."""
+    one, two = home_folder("claude-2", "/p"), home_folder("claude", "/p", 2)
+    assert one.name == "claude-2" and two.name == "claude.2"
+    assert not NAME.fullmatch(two.name)
+    assert home_folder("claude", "/p").name == "claude"
 
 
 def test_the_first_gateway_with_a_key_is_used(user: Path) -> None:
@@ -150,7 +159,7 @@ def test_a_home_is_of_one_project_and_agent_and_stays(user: Path) -> None:
     seed(recipe, again, "/srv/one")
     assert settings.read_text() == "mine"
     assert ensure_home(recipe, "/srv/two").folder != home.folder
-    assert ensure_home(recipe, "/srv/one", 2).folder.name == "claude-2"
+    assert ensure_home(recipe, "/srv/one", 2).folder.name == "claude.2"
     assert home_folder("claude", "/srv/one") == home.folder
     assert (home.folder.parent / "project").read_text() == "/srv/one\n"
     files, size = size_of(home.folder)
