@@ -141,8 +141,10 @@ def _mounts(jail: Jail, words: Words) -> list[Mount]:
             if at is None:
                 if part.optional:
                     continue
+                way = "rw" if part.writable else "ro"
                 raise ConfigError(
-                    f"{named} does not exist.", hint="Leave it out, or use try_ro_bind (--try-ro)."
+                    f"{named} does not exist.",
+                    hint=f"Leave it out, or use try_{way}_bind (--try-{way}-bind).",
                 )
             target = part.target or named
             mount = Mount(target=target, real=at.real, folder=at.folder, writable=part.writable)
@@ -243,7 +245,7 @@ def _variables(
         elif variable.needed:
             raise ConfigError(
                 f"the variable {variable.name} is not set.",
-                hint="Set it, or use try_fwd_env (--try-env).",
+                hint="Set it, or use try_fwd_env (--try-fwd-env).",
             )
     if any("\0" in value for value in found.values()):
         raise ConfigError("a variable has a NUL byte.")

@@ -75,8 +75,10 @@ def test_binds_follow_links_and_are_pinned_where_they_lead(project: Path) -> Non
 
 def test_what_is_absent_is_an_error_unless_it_is_only_tried(project: Path) -> None:
     assert not binds(found(project, c.try_ro_bind("/nonexistent"), c.try_rw_bind("/nonexistent/x")))
-    with pytest.raises(ConfigError, match="does not exist"):
-        found(project, c.ro_bind("/nonexistent"))
+    for bind, instead in ((c.ro_bind, "--try-ro-bind"), (c.rw_bind, "--try-rw-bind")):
+        with pytest.raises(ConfigError, match="does not exist") as caught:
+            found(project, bind("/nonexistent"))
+        assert f"({instead})" in (caught.value.hint or "")
 
 
 def test_noescape_means_the_home_and_variables_and_a_plain_path_means_itself(
@@ -310,8 +312,9 @@ def test_variables(project: Path) -> None:
     assert "B" not in variables and "SECRET" not in variables
     path = variables["PATH"].split(":")
     assert path[:3] == [f"{project}/src/bin", f"{project}/src", "/usr/games"]
-    with pytest.raises(ConfigError, match="B is not set"):
+    with pytest.raises(ConfigError, match="B is not set") as caught:
         found(project, c.fwd_env("B"))
+    assert "(--try-fwd-env)" in (caught.value.hint or "")
     for name in ("", "A=B", "A B", "1A"):
         with pytest.raises(ConfigError):
             c.set_env(name, "x")
