@@ -24,7 +24,7 @@ PUBLIC, OTHER_PUBLIC = "45.33.33.1", "45.33.34.1"
 PORTS = (80, 443, 8080)
 _ANSWER = 1 << 20  # bytes
 _PATIENCE = 30.0  # seconds for a case
-_PROGRAM = ("-m", f"{__package__}.islander")
+_PROGRAM = ("-P", "-m", f"{__package__}.islander")
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,3 +132,15 @@ async def test_where_there_can_be_no_namespace_nothing_is_proven(
     async with inhabited() as island:
         monkeypatch.setattr("corral.verify.island._PROGRAM", ("-c", "raise OSError('no unshare')"))
         assert (await verdict("rebinding", island)).startswith("degraded: no network namespace")
+
+
+async def test_the_island_imports_nothing_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the project, where a sandbox may have put modules."""
+    for name in ("msgspec.py", "asyncio.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    async with inhabited() as island:
+        assert (await verdict("rebinding", island)).startswith(("proven", "degraded"))
+    assert not (tmp_path / "ran").exists()

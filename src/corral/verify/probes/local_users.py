@@ -66,7 +66,7 @@ async def run_root(scene: Ground) -> str:
             scene_folder.chmod(0o700)
             (runtime / "corral").symlink_to(scene_folder)
         done = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", code),
+            *(sys.executable, "-P", "-c", code),
             env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
