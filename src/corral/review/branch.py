@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -111,7 +110,7 @@ def _asked(
 
 def _identity() -> str:
     """Who commits, as the user's own configuration of git says."""
-    user = find_user(System(), shutil.which("git"))
+    user = find_user(System(), System().which("git"))
     name, email = user.git_name or user.name, user.git_email or f"{user.name}@localhost"
     return " ".join(f"{name} <{email}>".replace("\n", " ").split())
 
@@ -196,7 +195,7 @@ class _Git:
 
 @contextlib.contextmanager
 def _private(workspace: Path, head: str) -> Iterator[_Git]:
-    program = shutil.which("git")
+    program = System().which("git")
     if program is None or Path(program).resolve().is_relative_to(workspace):
         raise ReviewError("git is not installed.", hint="corral apply NAME needs none.")
     with tempfile.TemporaryDirectory(prefix="corral-git-") as folder:
