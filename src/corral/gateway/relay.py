@@ -62,6 +62,7 @@ class Relay:
         table: Table,
     ) -> None:
         self._gateways = {gateway.name: gateway for gateway in config.gateways}
+        self._allowed = config.allowed
         self._life = config.life
         self._keys = keys
         self._kept = kept
@@ -80,6 +81,7 @@ class Relay:
         try:
             with self._one_more(agent):
                 gateway = self._named(request)
+                self._check_agent(agent, gateway)
                 if request.method in ("GET", "HEAD") and request.raw_path.partition("?")[0] == "/":
                     return _said_here(200, b'{"gateway":"corral"}', {})
                 path, _, query = request.raw_path.partition("?")
@@ -135,6 +137,11 @@ class Relay:
         if gateway is None or not name.endswith(_NAME_END):
             raise Refusal(404, "there is no gateway of that name.", code="not_found")
         return gateway
+
+    def _check_agent(self, agent: int, gateway: Gateway) -> None:
+        """The egress engine asks the same, but of a connection's name: here is the request's."""
+        if gateway.name not in self._allowed.get(agent, self._gateways):
+            raise Refusal(403, "this agent may not use that gateway.", code="permission_denied")
 
     @contextlib.contextmanager
     def _room(self, request: web.BaseRequest) -> Iterator[_Room]:

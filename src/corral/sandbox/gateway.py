@@ -40,22 +40,31 @@ async def opened_gateway(
     if not plan.gateways:
         yield None
         return
-    agents = tuple(agent.number for agent in plan.agents)
-    config = Config(
-        gateways=plan.gateways, agents=agents, life=run_folder.name, kept=kept, folder=FOLDER
-    )
+    config = configured(plan, run_folder.name, kept=kept)
     door = Door(
         what="the gateway",
         module="corral.gateway",
         packages=_PACKAGES,
         config=msgspec.json.encode(config),
-        sockets=tuple(f"gateway-{agent}" for agent in agents),
+        sockets=tuple(f"gateway-{agent}" for agent in config.agents),
         keys={gateway.name: gateway.key for gateway in plan.gateways if gateway.key is not None},
         folder=gateway_folder(plan.name),
         guests=writable_folders(plan),
     )
     async with opened(door, helpers, run_folder, facts, environ, report):
         yield lambda agent: run_folder / "sockets" / f"gateway-{agent}"
+
+
+def configured(plan: Plan, life: str, *, kept: bool) -> Config:
+    """What the gateway of this plan is told."""
+    return Config(
+        gateways=plan.gateways,
+        agents=tuple(agent.number for agent in plan.agents),
+        allowed={a.number: a.gateways for a in plan.agents if a.gateways is not None},
+        life=life,
+        kept=kept,
+        folder=FOLDER,
+    )
 
 
 def spent(name: str) -> dict[int, Spent]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -82,12 +83,23 @@ def openai(server: Models, /, **more: Any) -> Gateway:
 
 @asynccontextmanager
 async def started(
-    models: Models, folder: Path, gateways: list[Gateway], *, kept: bool = True, key: bool = True
+    models: Models,
+    folder: Path,
+    gateways: list[Gateway],
+    *,
+    kept: bool = True,
+    key: bool = True,
+    allowed: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
 ) -> AsyncIterator[World]:
     """The relay, serving two agents."""
     world = World(models, folder)
     config = Config(
-        gateways=tuple(gateways), agents=(1, 2), life="life", kept=kept, folder=str(folder)
+        gateways=tuple(gateways),
+        agents=(1, 2),
+        life="life",
+        kept=kept,
+        folder=str(folder),
+        allowed=dict(allowed),
     )
     world.kept = Kept(folder, world.told.append, keep=kept)
     names = [gateway.name for gateway in gateways if gateway.key is not None]
