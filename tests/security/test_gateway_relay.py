@@ -10,10 +10,11 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from corral.scripted import Models
+from corral.scripted import Models, Reply
 from tests.support.egress import ask, policy, running
 from tests.unit.gateway.conftest import KEY, anthropic, openai, started
 
@@ -64,3 +65,36 @@ async def test_a_header_does_not_lead_to_the_gateway_of_another_agent(
         (refused,) = [each for each in world.transcript() if each["gateway"] == "anthropic"]
         assert (refused["kind"], refused["agent"], refused["status"]) == ("refused", 2, 403)
         assert (await world.messages(agent=1))[0] == 200
+
+
+async def test_who_hangs_up_before_the_cost_is_told_passes_no_budget(
+    models: Models, folder: Path
+) -> None:
+    """OpenRouter has models that no table of prices knows; their cost is in the last event."""
+    upstream = f"{models.url}/s://openrouter.ai/api/v1"
+    router = openai(models, name="router", upstream=upstream, budget_usd=0.002)
+    body = {"model": "x-ai/grok-9", "max_tokens": 100, "stream": True}
+    forever = asyncio.Event()
+
+    async def pace(number: int) -> None:
+        if number == 3:
+            await forever.wait()
+
+    models.replies.append(Reply(text="one two three four " * 30, pace=pace))
+    async with started(models, folder, [router]) as world:
+
+        def ask_it(agent: int = 1) -> Any:
+            path = "/v1/chat/completions"
+            return world.ask("POST", path, agent=agent, host="router", json=body)
+
+        async with ask_it() as first:
+            await first.content.readany()
+            async with ask_it(agent=2) as second:
+                assert second.status == 429  # what the first may cost is all that there is
+            first.close()
+        await models.until(lambda: models.gone == 1)
+        async with ask_it() as third:
+            assert third.status == 400 and b"is spent" in await third.read()
+        assert len(models.seen) == 1
+        (end,) = [each for each in world.transcript() if each.get("ended") == "cancelled"]
+        assert end["price"] == "assumed" and end["cost_usd"] > 0.002

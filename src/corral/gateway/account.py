@@ -63,6 +63,11 @@ class Account(Struct, kw_only=True):
         return sum(spent.usd for spent in self.gateways.get(gateway, {}).values())
 
 
+def has_budget(gateway: Gateway) -> bool:
+    """Whether what its requests cost is limited."""
+    return gateway.budget_usd is not None or gateway.agent_budget_usd is not None
+
+
 class Budgets:
     """Lets requests through, or refuses them."""
 
@@ -74,8 +79,7 @@ class Budgets:
     def under_way(self, gateway: Gateway, agent: int, most: float) -> Iterator[None]:
         """A request that costs `most` US dollars at most, while it is under way. Raises Refusal."""
         whose = (gateway.name, agent)
-        budgets = (gateway.budget_usd, gateway.agent_budget_usd)
-        if self.account.lost and budgets != (None, None):
+        if self.account.lost and has_budget(gateway):
             raise Refusal(400, self.account.lost, code="insufficient_quota")
         here = self._under_way.get(whose, 0.0)
         all_here = sum(usd for (name, _), usd in self._under_way.items() if name == gateway.name)

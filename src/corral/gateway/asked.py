@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..policy import ANTHROPIC, Gateway
+from .account import has_budget
 from .dialects import BILLED, Kind, Refusal
 from .prices import Table
 from .usage import Usage
@@ -25,18 +26,26 @@ MAX_BODY = 64 << 20  # bytes; Anthropic takes 32 MB
 MAX_PARTS = 2_000_000
 _BYTES_A_TOKEN = 3  # few enough that an estimate is rather too high
 _MOST_OUTPUT = 128_000  # tokens, of every model in the table; of requests that name no limit
+_MAX_FURTHER = 32  # names; OpenRouter takes 3
 # Kinds of service at the listed price or below it.
 _USUAL_SERVICE = ("auto", "default", "flex", "standard", "standard_only")
 
 
 class Asked(Struct, kw_only=True):
-    """What a request asks for. body: to be sent. injected: usage is asked for on our behalf."""
+    """What a request asks for. further: models that may answer in place of `model`. body: to be
+    sent. injected: usage is asked for on our behalf."""
 
     model: str = ""
+    further: tuple[str, ...] = ()
     stream: bool = False
     body: bytes = b""
     injected: bool = False
     most_output: int = 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that may answer."""
+        return (self.model, *self.further)
 
     def at_most(self) -> Usage:
         """What it can cost in tokens."""
@@ -83,11 +92,13 @@ def read(kind: Kind, gateway: Gateway, data: bytes, table: Table) -> Asked:
         model = ""
     if not isinstance(model, str) or len(model) > 256 or not (model or kind == "other"):
         raise Refusal(400, "the request names no model.", code="model_not_found")
-    _check_models(said, model, gateway)
     asked = Asked(model=model, stream=said.get("stream") is True)
+    if gateway.models or has_budget(gateway):
+        asked.further = _further(said)
+    _check_models(asked, gateway)
     if kind in BILLED:
-        if gateway.budget_usd is not None or gateway.agent_budget_usd is not None:
-            _check_price(said, model, gateway, table)
+        if has_budget(gateway):
+            _check_price(said, asked, gateway, table)
         asked.most_output = _most_output(said)
     if kind in ("chat", "completions") and asked.stream:
         asked.injected = _ask_for_usage(said)
@@ -110,17 +121,21 @@ def _check_spelling(said: dict[str, Any]) -> None:
             raise Refusal(400, f"write “{key.lower()}” in lower case.", code="invalid_body")
 
 
-def _check_models(said: dict[str, Any], model: str, gateway: Gateway) -> None:
-    if not gateway.models:
-        return
-    wanted = [model] if model else []
-    further = said.get("models")  # OpenRouter's: others to fall back to
-    if further is not None:
-        if not isinstance(further, list) or not all(isinstance(each, str) for each in further):
-            raise Refusal(400, "“models” is not a list of names.", code="invalid_body")
-        wanted += further
-    for each in wanted:
-        if not any(fnmatchcase(each, pattern) for pattern in gateway.models):
+def _further(said: dict[str, Any]) -> tuple[str, ...]:
+    """OpenRouter's `models`: others to fall back to."""
+    further = said.get("models")
+    if further is None:
+        return ()
+    if not isinstance(further, list) or not all(isinstance(each, str) for each in further):
+        raise Refusal(400, "“models” is not a list of names.", code="invalid_body")
+    if len(further) > _MAX_FURTHER:
+        raise Refusal(400, f"“models” has more than {_MAX_FURTHER} names.", code="invalid_body")
+    return tuple(further)
+
+
+def _check_models(asked: Asked, gateway: Gateway) -> None:
+    for each in asked.models if gateway.models else ():
+        if each and not any(fnmatchcase(each, pattern) for pattern in gateway.models):
             shown = each[:100].encode("unicode_escape").decode()
             raise Refusal(
                 404,
@@ -129,10 +144,9 @@ def _check_models(said: dict[str, Any], model: str, gateway: Gateway) -> None:
             )
 
 
-def _check_price(said: dict[str, Any], model: str, gateway: Gateway, table: Table) -> None:
+def _check_price(said: dict[str, Any], asked: Asked, gateway: Gateway, table: Table) -> None:
     """With a budget, only what can be counted."""
-    wanted = [model, *(each for each in said.get("models") or () if isinstance(each, str))]
-    for each in wanted:
+    for each in asked.models:
         if table.price(each) is None and "://openrouter.ai/" not in gateway.upstream:
             raise Refusal(
                 400,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from ..policy import Gateway
-from .account import Budgets
+from .account import Budgets, has_budget
 from .answers import Answer, answer
 from .asked import Asked
 from .dialects import BILLED, Refusal, Route
@@ -92,7 +92,7 @@ class Exchange:
         good = self._status is None or 200 <= self._status < 300
         if self._route.kind in BILLED and self._sent is not None and good:
             used = self._used(time.monotonic() - self._sent)
-            cost = table.cost(self._asked.model, used)
+            cost = self._cost(used, table)
             account = budgets.account
             account.of(self._gateway.name, self._agent).add(used, cost)
             self._kept.spent(account)
@@ -102,9 +102,16 @@ class Exchange:
                 "cost_usd": None if cost is None else round(cost, 8),
                 "spent_usd": round(account.total(self._gateway.name), 6),
             }
-            if price is not None and price.assumed and used.reported is None:
+            guessed = cost is not None and used.reported is None
+            if guessed and (price is None or price.assumed):
                 more["price"] = "assumed"
         self._end(ended, secrets, shortened(self.answer.body, size), more)
+
+    def _cost(self, used: Usage, table: Table) -> float | None:
+        """US dollars; None: not known, which with a budget nothing is: it counts at most."""
+        if has_budget(self._gateway):
+            return table.at_most(self._asked.models, used)
+        return table.cost(self._asked.model, used)
 
     def _used(self, seconds: float) -> Usage:
         """What it cost in tokens, rather too much where that was not told.

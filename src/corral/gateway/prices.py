@@ -1,11 +1,13 @@
 """What tokens cost: the table in prices.json, which has its date and its sources. Pure.
 
 A later model of a known family, which the table does not have, counts as the dearest of it
-(`assumed`). Of any other, tokens are counted and money is not.
+(`assumed`). Of any other, tokens are counted and money is not; with a budget, OpenRouter's are let
+through, and count as the dearest of the table until their cost is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -81,6 +83,19 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return usage.reported
         price = self.price(model)
         return None if price is None else price.cost(usage, self.searches / 1000)
+
+    def at_most(self, models: Iterable[str], usage: Usage) -> float:
+        """US dollars of a request that any of these models may answer, as reported, else at most.
+
+        One without a price counts as the dearest of this table.
+        """
+        if usage.reported is not None:
+            return usage.reported
+        prices: set[Price] = set()
+        for model in models:
+            price = self.price(model)
+            prices.update(self.models if price is None else (price,))
+        return max(price.cost(usage, self.searches / 1000) for price in prices)
 
 
 @cache

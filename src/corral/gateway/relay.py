@@ -177,7 +177,7 @@ class Relay:
         with contextlib.ExitStack() as admitted:
             if found.kind in BILLED:
                 self._check_rate(gateway, agent)
-                most = self._table.cost(asked.model, asked.at_most()) or 0.0
+                most = self._table.at_most(asked.models, asked.at_most())
                 admitted.enter_context(self._budgets.under_way(gateway, agent, most))
             exchange.began(request.method, sent, self._keys.secrets)
             try:

@@ -216,6 +216,16 @@ def test_a_later_model_counts_as_the_dearest_of_its_family_and_a_strange_one_as_
     assert table().price("llama-3") is None and table().cost("llama-3", Usage(input=5)) is None
 
 
+def test_at_most_a_request_costs_what_the_dearest_model_that_may_answer_does() -> None:
+    used = Usage(input=1_000_000, output=1_000_000)
+    cheap, dear = ("openai/gpt-5-nano",), ("openai/gpt-5-nano", "openai/o1-pro")
+    assert table().at_most(cheap, used) == table().cost("gpt-5-nano", used)
+    assert table().at_most(dear, used) == table().cost("o1-pro", used)
+    strange = table().at_most(("llama-3",), used)
+    assert strange == max(price.cost(used, 0.0) for price in table().models)
+    assert table().at_most(("llama-3",), msgspec.structs.replace(used, reported=0.5)) == 0.5
+
+
 def test_much_input_has_another_price() -> None:
     few, many = Usage(input=200_000), Usage(input=100_000, cache_read=100_001)
     assert table().cost("claude-sonnet-4-5", few) == pytest.approx(0.6)
@@ -344,6 +354,9 @@ def test_no_body_makes_it_fail(gateway: Gateway, data: bytes) -> None:
         {"model": "gpt-5", "service_tier": "priority"},
         {"model": "gpt-5", "background": True},
         {"model": "gpt-5", "models": ["llama-3"]},
+        {"model": "gpt-5", "models": "llama-3"},
+        {"model": "gpt-5", "models": 5},
+        {"model": "gpt-5", "models": ["gpt-5"] * 33},
         {"model": "gpt-5", "n": "5"},
     ],
 )

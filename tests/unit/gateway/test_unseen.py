@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from corral.gateway.account import Account, Budgets
@@ -67,4 +68,39 @@ async def test_what_was_told_counts_as_told(
     one.answer.whole(b'{"usage": {"input_tokens": 5, "output_tokens": 7}}')
     one.over("complete", Secrets(()), table(), budgets)
     assert budgets.account.of("anthropic", 1).output == 7
+    kept.close()
+
+
+ROUTER = msgspec.structs.replace(
+    GATEWAY, name="router", dialect="openai", upstream="https://openrouter.ai/api/v1"
+)
+
+
+@pytest.mark.parametrize("further", [(), ("x-ai/grok-9",), ("openai/o1-pro",)])
+async def test_what_openrouter_did_not_tell_costs_as_much_as_the_dearest_that_may_have_answered(
+    tmp_path: Path, further: tuple[str, ...]
+) -> None:
+    """Who hangs up before the event with the cost would else have any model for nothing."""
+    budgets, kept = Budgets(Account()), Kept(tmp_path, lambda _text: None)
+    asked = Asked(
+        model="openai/gpt-5-nano" if further else "x-ai/grok-9", further=further, body=b"{}"
+    )
+    one = Exchange("1", 1, ROUTER, Route("chat", "/chat/completions"), asked, kept)
+    one.sent()
+    one.answer.event(b'{"choices": [{"delta": {"content": "' + b"abc" * 1_000_000 + b'"}}]}')
+    one.over("cancelled", Secrets(()), table(), budgets)
+    dearest = max(price.output for price in table().models)
+    assert budgets.account.of("router", 1).usd == pytest.approx(dearest, rel=0.01)
+    assert budgets.account.of("router", 1).unpriced == 0
+    kept.close()
+
+
+async def test_what_openrouter_told_costs_that(tmp_path: Path) -> None:
+    budgets, kept = Budgets(Account()), Kept(tmp_path, lambda _text: None)
+    asked = Asked(model="x-ai/grok-9", body=b"{}")
+    one = Exchange("1", 1, ROUTER, Route("chat", "/chat/completions"), asked, kept)
+    one.sent()
+    one.answer.event(b'{"choices": [], "usage": {"completion_tokens": 1000, "cost": 0.25}}')
+    one.over("cancelled", Secrets(()), table(), budgets)
+    assert budgets.account.of("router", 1).usd == 0.25
     kept.close()
