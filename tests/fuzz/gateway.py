@@ -6,7 +6,7 @@ import json
 import zlib
 
 from corral.gateway.answers import answer
-from corral.gateway.asked import read, unpacked
+from corral.gateway.asked import Unpacker, read
 from corral.gateway.dialects import Kind, Refusal, error_body, route
 from corral.gateway.flow import Flow
 from corral.gateway.headers import query
@@ -43,13 +43,20 @@ def requests(data: bytes) -> None:
         for kind in KINDS:
             for encoding in ("", "gzip"):
                 try:
-                    asked = read(kind, gateway, unpacked(body, encoding), table())
+                    asked = read(kind, gateway, _unpacked(body, encoding), table())
                 except Refusal as refusal:
                     json.loads(error_body(gateway.dialect, refusal))
                     continue
                 said = json.loads(asked.body)
                 assert said["model"] == asked.model
                 assert asked.model == "gpt-5" or asked.model.startswith("claude-")
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    unpacker = Unpacker(encoding)
+    plain = b"".join(unpacker.feed(body))
+    unpacker.end()
+    return plain
 
 
 def answers(data: bytes) -> None:

@@ -8,6 +8,7 @@ other one, and be asked for a model that nobody allowed.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_BODY = 64 << 20  # bytes; Anthropic takes 32 MB
 # Commas and brackets: `[],[],...` takes 25 times its size when it is read, and seconds in which
 # nobody else is served. A text of a million tokens, full of numbers, has fewer.
 MAX_PARTS = 2_000_000
+_PIECE = 1 << 18  # bytes that are unpacked at a time, whatever they came from
 _BYTES_A_TOKEN = 3  # few enough that an estimate is rather too high
 _MOST_OUTPUT = 128_000  # tokens, of every model in the table; of requests that name no limit
 _MAX_FURTHER = 32  # names; OpenRouter takes 3
@@ -53,22 +55,43 @@ class Asked(Struct, kw_only=True):
         return Usage(input=taken, output=self.most_output)
 
 
-def unpacked(data: bytes, encoding: str) -> bytes:
-    """A body without its content encoding. Raises Refusal."""
-    if encoding in ("", "identity"):
-        return data
-    if encoding not in ("gzip", "x-gzip"):
-        raise Refusal(415, "a request's body may be compressed by gzip only.", code="unsupported")
-    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        plain = unzip.decompress(data, MAX_BODY + 1)
-    except zlib.error:
-        raise Refusal(400, "the body is not gzip.", code="invalid_body") from None
-    if len(plain) > MAX_BODY or unzip.unconsumed_tail:
-        raise too_large()
-    if not unzip.eof or unzip.unused_data:
-        raise Refusal(400, "the body is not gzip.", code="invalid_body")
-    return plain
+class Unpacker:
+    """Takes the content encoding off a body as it comes, so that it can be counted as it grows.
+
+    Raises Refusal, from each of its methods.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            text = "a request's body may be compressed by gzip only."
+            raise Refusal(415, text, code="unsupported")
+        packed = encoding in ("gzip", "x-gzip")
+        self._unzip = zlib.decompressobj(zlib.MAX_WBITS | 16) if packed else None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What has come now, in pieces."""
+        if self._unzip is None:
+            yield data
+            return
+        plain = b""
+        while data or len(plain) == _PIECE:  # a full piece may have left something inside
+            try:
+                plain = self._unzip.decompress(data, _PIECE)
+            except zlib.error:
+                raise _not_gzip() from None
+            if self._unzip.unused_data:
+                raise _not_gzip()
+            data = self._unzip.unconsumed_tail
+            yield plain
+
+    def end(self) -> None:
+        """It was all."""
+        if self._unzip is not None and not self._unzip.eof:
+            raise _not_gzip()
+
+
+def _not_gzip() -> Refusal:
+    return Refusal(400, "the body is not gzip.", code="invalid_body")
 
 
 def too_large() -> Refusal:
@@ -76,7 +99,7 @@ def too_large() -> Refusal:
     return Refusal(413, f"the body is larger than {MAX_BODY >> 20} MiB.", code="too_large")
 
 
-def read(kind: Kind, gateway: Gateway, data: bytes, table: Table) -> Asked:
+def read(kind: Kind, gateway: Gateway, data: bytes | bytearray, table: Table) -> Asked:
     """What a request asks for. Raises Refusal for what is no such request, or not allowed."""
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_PARTS:
         raise Refusal(413, "the body has too many parts.", code="too_large")

@@ -20,9 +20,10 @@ from yarl import URL
 
 from ..policy import ANTHROPIC, GATEWAY_DOMAIN, Gateway
 from . import asked as asking
-from . import headers
+from . import bodies, headers
 from .account import Budgets, Rate
 from .asked import Asked
+from .bodies import Memory, Room
 from .config import Config
 from .dialects import (
     BILLED,
@@ -42,7 +43,6 @@ from .kept import Kept
 from .prices import Table
 
 MAX_AT_ONCE = 200  # requests of one agent
-MAX_HELD = 256 << 20  # bytes of bodies of all requests under way
 CONNECT_SECONDS = 30.0
 SILENT_SECONDS = 900.0  # without a byte; longer than any SDK's own limit (600)
 _REFUSALS = 100  # that are written down, of each agent in a minute
@@ -72,7 +72,7 @@ class Relay:
         self._rates: dict[tuple[str, int], Rate] = {}
         self._refusals = {agent: Rate(_REFUSALS) for agent in config.agents}
         self._at_once = {agent: 0 for agent in config.agents}
-        self._held = 0
+        self._memory = Memory(config.agents, bodies.MAX_HELD)
         self._count = 0
 
     async def handle(self, agent: int, request: web.BaseRequest) -> web.StreamResponse:
@@ -86,7 +86,7 @@ class Relay:
                     return _said_here(200, b'{"gateway":"corral"}', {})
                 path, _, query = request.raw_path.partition("?")
                 found = route(gateway.dialect, request.method, path)
-                with self._room(request) as room:
+                with self._memory.room(agent) as room:
                     return await self._relayed(agent, gateway, found, query, request, room)
         except Refusal as refusal:
             if not refusal.recorded:
@@ -143,16 +143,6 @@ class Relay:
         if gateway.name not in self._allowed.get(agent, self._gateways):
             raise Refusal(403, "this agent may not use that gateway.", code="permission_denied")
 
-    @contextlib.contextmanager
-    def _room(self, request: web.BaseRequest) -> Iterator[_Room]:
-        room = _Room(self)
-        if (request.content_length or 0) > asking.MAX_BODY:
-            raise asking.too_large()
-        try:
-            yield room
-        finally:
-            self._held -= room.taken
-
     async def _relayed(
         self,
         agent: int,
@@ -160,15 +150,9 @@ class Relay:
         found: Route,
         query: str,
         request: web.BaseRequest,
-        room: _Room,
+        room: Room,
     ) -> web.StreamResponse:
-        asked = Asked()
-        if request.method == "POST":
-            data = await _body(request, room)
-            encoding = request.headers.get("Content-Encoding", "").strip().lower()
-            data = asking.unpacked(data, encoding)
-            if data or found.kind != "other":
-                asked = asking.read(found.kind, gateway, data, self._table)
+        asked = await self._asked(gateway, found, request, room)
         self._count += 1
         number = f"{self._life}-{self._count}"
         exchange = Exchange(number, agent, gateway, found, asked, self._kept)
@@ -185,6 +169,19 @@ class Relay:
             except Refusal as refusal:
                 exchange.refused(refusal, self._keys.secrets)
                 raise
+
+    async def _asked(
+        self, gateway: Gateway, found: Route, request: web.BaseRequest, room: Room
+    ) -> Asked:
+        """What is asked for. From then on its body is held as it will be sent, and no other."""
+        if request.method != "POST":
+            return Asked()
+        data = await bodies.body(request, room)
+        if not data and found.kind == "other":
+            return Asked()
+        asked = asking.read(found.kind, gateway, data, self._table)
+        room.hold(len(asked.body))
+        return asked
 
     def _check_rate(self, gateway: Gateway, agent: int) -> None:
         if gateway.rpm is not None:
@@ -299,33 +296,6 @@ class Relay:
                 request.transport.close()
             return response, False
         return response, True
-
-
-class _Room:
-    """What one request's body takes of the memory that there is for all of them."""
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self.taken = 0
-
-    def take(self, size: int) -> None:
-        """Raises Refusal."""
-        if self.taken + size > asking.MAX_BODY:
-            raise asking.too_large()
-        if self._relay._held + size > MAX_HELD:
-            raise Refusal(503, "too much is under way.", retry_after=2.0)
-        self.taken += size
-        self._relay._held += size
-
-
-async def _body(request: web.BaseRequest, room: _Room) -> bytes:
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces = []
-    async for data in request.content.iter_any():
-        room.take(len(data))
-        pieces.append(data)
-    return b"".join(pieces)
 
 
 def address(gateway: Gateway, path: str, query: str) -> str:

@@ -142,12 +142,3 @@ async def test_more_than_so_many_at_once_are_told_to_wait(
     assert (await world.messages(agent=2))[0] == 200  # another agent is not kept out
     go_on.set()
     assert await asyncio.gather(*first) == [200, 200]
-
-
-async def test_bodies_of_all_together_have_a_limit(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("corral.gateway.relay.MAX_HELD", 1000)
-    status, said = await world.messages(messages=["x" * 2000])
-    assert status == 503 and "under way" in said["error"]["message"]
-    assert (await world.messages())[0] == 200
