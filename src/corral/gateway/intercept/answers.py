@@ -10,7 +10,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
-from .replace import Needles, Scrubber
+from ..redact import Redactor
+from .replace import Needles
 from .websocket import FrameScrubber
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -59,7 +60,7 @@ class Answer:
 
     def __init__(self, needles: Needles) -> None:
         self._needles = needles
-        self._body: Scrubber | FrameScrubber = Scrubber(needles)
+        self._body: Redactor | FrameScrubber = Redactor(needles)
         self._inflate: Inflate | None = None
         self.upgraded = False
 
@@ -69,7 +70,7 @@ class Answer:
         chunks: whether the client speaks HTTP/1.1, which has a body of unknown length in chunks.
         """
         out = [
-            (self._needles.replace(key), self._needles.replace(value))
+            (self._needles.clean(key), self._needles.clean(value))
             for key, value in fields
             if key.lower() not in _NEVER
         ]
@@ -98,7 +99,7 @@ class Answer:
 
     def trailers(self, fields: Fields) -> Fields:
         """Headers after the body."""
-        return tuple((self._needles.replace(k), self._needles.replace(v)) for k, v in fields)
+        return tuple((self._needles.clean(k), self._needles.clean(v)) for k, v in fields)
 
     def data(self, data: bytes) -> Iterator[bytes]:
         """What of the body may go back now."""

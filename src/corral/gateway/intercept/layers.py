@@ -196,7 +196,7 @@ class Stream(HttpStream):
         asked = self.flow.request
         status = response.status_code
         changed = response.copy()
-        changed.data.reason = self._watch.needles.replace(response.data.reason)
+        changed.data.reason = self._watch.needles.clean(response.data.reason)
         changed.headers = http.Headers(
             self._answer.head(
                 status,

@@ -1,10 +1,6 @@
 """Placeholder to secret in one header, and secret to placeholder in all that comes back. Pure.
 
-What is put in place of a secret in an answer is exactly as long, so no length changes. An answer
-arrives in pieces, and a secret may lie across two. How much of a piece is held back must not depend
-on the secret, or a sandbox that has a server repeat its guesses could see from the delay how
-much of a guess was right. So the characters at the end of a piece are held back that could belong
-to any token at all. Text that ends in a space, a line's end, a quote or a bracket goes on at once.
+An answer arrives in pieces, which `corral.gateway.redact.Redactor` puts together.
 """
 
 from __future__ import annotations
@@ -15,8 +11,8 @@ import json
 import urllib.parse
 from collections import OrderedDict
 
-# RFC 6750, 2.1 (b64token), and what else tokens are made of.
-TOKEN_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=%:@!$*#&?"
+from ..redact import Tail
+
 MOST_CREDENTIALS = 64  # that were sent as Basic; the oldest is forgotten
 _BASIC = b"basic "
 
@@ -61,14 +57,15 @@ class Needles:
     def __init__(self) -> None:
         self._fixed: dict[bytes, bytes] = {}
         self._credentials: OrderedDict[bytes, bytes] = OrderedDict()
-        self._characters = bytearray(TOKEN_CHARACTERS)
+        self._tail = Tail()
 
     def add(self, secret: bytes, placeholder: bytes) -> None:
         """Look for a secret from now on. placeholder: of the same length."""
-        for find, put in zip(_forms(secret), _forms(placeholder), strict=True):
+        forms = _forms(secret)
+        for find, put in zip(forms, _forms(placeholder), strict=True):
             if find not in self._fixed and find != put:
                 self._fixed[find] = put[: len(find)].ljust(len(find), b"x")
-            self._characters += find
+        self._tail.add(secret, forms)
 
     def add_credentials(self, sent: bytes, given: bytes) -> None:
         """Basic credentials that went out with a secret, and what the sandbox had written."""
@@ -78,7 +75,7 @@ class Needles:
             if len(self._credentials) > MOST_CREDENTIALS:
                 self._credentials.popitem(last=False)
 
-    def replace(self, data: bytes) -> bytes:
+    def clean(self, data: bytes) -> bytes:
         """The same bytes with no secret that lies in them whole."""
         for table in (self._credentials, self._fixed):  # the longer ones first
             for find, put in table.items():
@@ -86,11 +83,10 @@ class Needles:
                     data = data.replace(find, put)
         return data
 
-    def held(self, data: bytes) -> int:
+    def begun(self, data: bytes) -> int:
         """How many bytes at the end could be the beginning of something looked for."""
-        longest = max(map(len, (*self._fixed, *self._credentials)), default=1)
-        tail = data[-(longest - 1) :] if longest > 1 else b""
-        return len(tail) - len(tail.rstrip(bytes(self._characters)))
+        longest = max(map(len, self._credentials), default=1)
+        return self._tail.length(data, longest=longest)
 
 
 def _forms(secret: bytes) -> list[bytes]:
@@ -109,26 +105,6 @@ def _forms(secret: bytes) -> list[bytes]:
         inner = encoded[first:last]
         forms += [inner, inner.replace(b"+", b"-").replace(b"/", b"_")]
     return forms
-
-
-class Scrubber:
-    """A stream of bytes without secrets."""
-
-    def __init__(self, needles: Needles) -> None:
-        self._needles = needles
-        self._waiting = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """What may go on, of what came now and before."""
-        data = self._needles.replace(self._waiting + data)
-        held = self._needles.held(data)
-        self._waiting = data[len(data) - held :]
-        return data[: len(data) - held]
-
-    def end(self) -> bytes:
-        """What is left at the end of the message."""
-        data, self._waiting = self._waiting, b""
-        return data
 
 
 class Watcher:

@@ -5,7 +5,8 @@ Lengths do not change, so only payloads are touched. At the end of a frame nothi
 
 from __future__ import annotations
 
-from .replace import Needles, Scrubber
+from ..redact import Redactor
+from .replace import Needles
 
 _OPCODE, _MASKED, _LENGTH = 0x0F, 0x80, 0x7F
 _CLOSE = 0x8  # from here on: control frames, whole by themselves
@@ -16,8 +17,8 @@ class FrameScrubber:
 
     def __init__(self, needles: Needles) -> None:
         self._needles = needles
-        self._message = Scrubber(needles)
-        self._control = Scrubber(needles)
+        self._message = Redactor(needles)
+        self._control = Redactor(needles)
         self._header = b""
         self._left = 0  # bytes of the payload that are still to come
         self._in_control = False

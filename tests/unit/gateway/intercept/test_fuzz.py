@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from corral.gateway.intercept import placeholders, requests
 from corral.gateway.intercept.answers import Inflate, UnreadableAnswerError, request_fields
 from corral.gateway.intercept.messages import Preface, read_preface
-from corral.gateway.intercept.replace import Needles, Scrubber, Watcher, inject, mentions
+from corral.gateway.intercept.replace import Needles, Watcher, inject, mentions
 from corral.gateway.intercept.websocket import FrameScrubber
+from corral.gateway.redact import Redactor
 
 SECRET, PLACEHOLDER = b"ghp_s3cr3tS3CR3T", b"ghp_placeholder1"
 VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=80)
@@ -49,7 +50,7 @@ def test_a_preface_is_understood_or_refused(line: bytes) -> None:
 
 @given(TEXT, st.lists(st.integers(0, 500)))
 def test_a_stream_is_cleaned_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
-    scrubber = Scrubber(needles())
+    scrubber = Redactor(needles())
     out = [scrubber.feed(piece) for piece in pieces(data, cuts)]
     cleaned = b"".join(out) + scrubber.end()
     assert SECRET not in cleaned
@@ -61,7 +62,7 @@ def test_what_is_held_back_tells_nothing_of_the_secret(length: int, wrong: str) 
     """The right beginning and a wrong one of the same length are held back alike."""
     right = b"guess: " + SECRET[:length]
     other = b"guess: " + (wrong * length)[:length].encode()
-    assert len(Scrubber(needles()).feed(right)) == len(Scrubber(needles()).feed(other))
+    assert len(Redactor(needles()).feed(right)) == len(Redactor(needles()).feed(other))
 
 
 @given(VISIBLE, st.binary(max_size=20), st.binary(max_size=20))
@@ -74,10 +75,10 @@ def test_no_form_of_any_secret_stays(secret: str, before: bytes, after: bytes) -
         return
     raw = secret.encode()
     for text in (raw, raw.hex().encode(), base64.b64encode(before + raw + after)):
-        cleaned = found.replace(text)
+        cleaned = found.clean(text)
         assert len(cleaned) == len(text)
         assert cleaned != text
-    decoded = base64.b64decode(found.replace(base64.b64encode(before + raw + after)))
+    decoded = base64.b64decode(found.clean(base64.b64encode(before + raw + after)))
     assert raw not in decoded
 
 
