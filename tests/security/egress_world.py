@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from corral.network.dial import is_own
 from corral.policy import Network
 from corral.policy.names import IPAddress
 from corral.policy.rules import parse_rules
@@ -30,11 +31,20 @@ async def _try(network: Network, name: str, *addresses: str) -> str:
 async def rebinding(world: World) -> object:
     """A name that is allowed leads to each address; then to a public one and a private one."""
     network = policy(f"evil.test:{PORT}")
-    got = {each: await _try(network, "evil.test", each) for each in (*worlds.OUTSIDE, worlds.OWN)}
+    own = (worlds.OWN, worlds.OWN6, *worlds.SUBNET, *worlds.SUBNET6)
+    got = {each: await _try(network, "evil.test", each) for each in (*worlds.OUTSIDE, *own)}
     for form in (f"::ffff:{worlds.PRIVATE}", f"::ffff:{worlds.METADATA}", "::ffff:127.0.0.1"):
         got[form] = await _try(network, "evil.test", form)
     got["mixed"] = await _try(network, "evil.test", worlds.PUBLIC, worlds.PRIVATE)
     return got, world.connected()
+
+
+async def own(_world: World) -> object:
+    """Which addresses are taken for the host's own."""
+    own = (worlds.OWN, worlds.OWN6, *worlds.SUBNET, *worlds.SUBNET6, "51.15.1.255")
+    others = (worlds.PUBLIC, worlds.PUBLIC6, "51.15.1.7", "2600:1::7")
+    mapped = [f"::ffff:{worlds.SUBNET[1]}", "64:ff9b::330f:106"]
+    return [[text for text in each if is_own(ip_address(text))] for each in (own, others, mapped)]
 
 
 async def literals(world: World) -> object:

@@ -24,6 +24,8 @@ PRIVATE, LINK_LOCAL, METADATA = "10.1.2.3", "169.254.7.7", "169.254.169.254"
 PRIVATE6, METADATA6, NAT64 = "fd00::7", "fd00:ec2::254", "64:ff9b::a01:203"
 OUTSIDE = (PUBLIC, PUBLIC6, PRIVATE, LINK_LOCAL, METADATA, PRIVATE6, METADATA6, NAT64)
 OWN, OWN6 = "8.8.4.4", "2606:4700:4700::64"  # public addresses of the host itself
+# And two of one subnet each: what the host sends to the second comes from the first.
+SUBNET, SUBNET6 = ("51.15.1.5", "51.15.1.6"), ("2600:1::5", "2600:1::6")
 PORTS = (7000, 80, 443)
 
 _NEWUSER, _NEWNET = 0x10000000, 0x40000000  # clone(2)
@@ -91,10 +93,11 @@ def _family(address: str) -> tuple[int, int, bytes]:
     return family, len(packed) * 8, packed
 
 
-def _address(name: str, address: str) -> None:
-    family, bits, packed = _family(address)
+def _address(name: str, address: str, bits: int = 0) -> None:
+    family, all_bits, packed = _family(address)
     index = socket.if_nametoindex(name)
-    body = struct.pack("=BBBBI", family, bits, _NODAD if bits == 128 else 0, 0, index)
+    flags = _NODAD if family == socket.AF_INET6 else 0
+    body = struct.pack("=BBBBI", family, bits or all_bits, flags, 0, index)
     _ask(_NEWADDR, body + _attribute(2, packed) + _attribute(1, packed))
 
 
@@ -179,6 +182,10 @@ def _enter() -> World:
         _up(device)
     for address in (OWN, OWN6):
         _address("wire", address)
+    for address in SUBNET:
+        _address("wire", address, 24)
+    for address in SUBNET6:
+        _address("wire", address, 64)
     os.write(start, b"x")
     os.read(ready, 1)
     for family in (socket.AF_INET, socket.AF_INET6):

@@ -13,6 +13,7 @@ from corral.policy.addresses import forms
 from corral.policy.names import IPAddress, from_address
 
 from .outcome import Failed
+from .routes import delivered_here
 
 HEAD_START = 0.25  # seconds before the next address is tried beside the first, RFC 8305 5
 PATIENCE = 20.0  # seconds for all addresses of a name
@@ -35,8 +36,6 @@ _SAID = {
     errno.ENOENT: "it is not running",
 }
 
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
 
 def said(error: OSError) -> str:
     """What went wrong, in a few words."""
@@ -46,23 +45,13 @@ def said(error: OSError) -> str:
 def is_own(address: IPAddress) -> bool:
     """Whether the host would deliver to itself what it sends there, by its routes.
 
-    A datagram socket that is connected sends nothing; the kernel picks the source address, which
-    for an address of its own is that address, or one of loopback. An IPv4 address in one of IPv6
-    (mapped, or translated by NAT64) is that address. Raises Failed when that cannot be found out.
+    An IPv4 address in one of IPv6 (mapped, or translated by NAT64) is that address. Raises Failed
+    when it cannot be found out, which who makes connections can cause.
     """
-    return any(_delivered_here(form) for form in forms(from_address(address).address or address))
-
-
-def _delivered_here(address: IPAddress) -> bool:
     try:
-        with socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((str(address), 9))
-            source = str(probe.getsockname()[0])
+        return any(map(delivered_here, forms(from_address(address).address or address)))
     except OSError as error:
-        if error.errno in _NO_ROOM:  # it is not known, and who makes connections can cause it
-            raise Failed(said(error)) from error
-        return False  # no route, so no way to itself either
-    return source == str(address) or source.startswith("127.") or source == "::1"
+        raise Failed(said(error)) from error
 
 
 def interleave(addresses: Sequence[IPAddress]) -> list[IPAddress]:

@@ -1,7 +1,9 @@
 """`python -m corral.verify.islander`: plays cases of `island`, in a network namespace of its own.
 
-Every address is local there (AnyIP), so a server of ours answers whatever is dialled. Public
-stand-ins have another source address (RTA_PREFSRC), by which they look like somebody else's.
+A server of ours answers whatever is dialled there. Only OWN and loopback are the namespace's own in
+IPv4: the way to all others leads to lo as it would to a gateway, and what comes out of lo is taken
+for the server, which may answer from any address (IP_TRANSPARENT). In IPv6, where the kernel has no
+such way, every address is the namespace's own (AnyIP).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from .island import OWN, PORTS, Case, Said, Step
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # linux/sched.h
 _SOURCE = "10.255.255.1"  # what public stand-ins are reached from
+_UNICAST, _LOCAL = 1, 2  # linux/rtnetlink.h
+_IP_TRANSPARENT = 19  # linux/in.h
 _SECONDS = 4.0  # for one connection
 _MARK = b"the stand-in"
 _HELD = 0.6  # seconds that connections stay, where they are to be counted
@@ -49,26 +53,24 @@ def isolate() -> None:
     with socket.socket() as control:  # ifreq of netdevice(7): the flags of lo
         up = struct.pack("16sh", b"lo", 1 | 64)  # IFF_UP | IFF_RUNNING
         fcntl.ioctl(control, 0x8914, up.ljust(40, b"\0"))  # SIOCSIFFLAGS
-    for network, source in (
-        (f"{_SOURCE}/32", None),
-        (f"{OWN}/32", None),
-        ("0.0.0.0/0", _SOURCE),
-        ("::/0", None),
-    ):
-        with contextlib.suppress(OSError) if ":" in network else contextlib.nullcontext():
-            _make_local(network, source)
+    for network in (f"{_SOURCE}/32", f"{OWN}/32"):
+        _add_route(network, _LOCAL)
+    _add_route("0.0.0.0/0", _UNICAST, _SOURCE)
+    with contextlib.suppress(OSError):  # this kernel has no IPv6
+        _add_route("::/0", _LOCAL)
 
 
-def _make_local(network: str, source: str | None) -> None:
-    """A local route to lo (rtnetlink(7)), perhaps with a preferred source address."""
+def _add_route(network: str, kind: int, source: str | None = None) -> None:
+    """A route to lo (rtnetlink(7)), perhaps with a preferred source address."""
     prefix, _, length = network.partition("/")
-    family = socket.AF_INET6 if ":" in prefix else socket.AF_INET
+    family = _family(prefix)
 
     def attribute(kind: int, value: bytes) -> bytes:
         return struct.pack("=HH", 4 + len(value), kind) + value
 
-    # rtmsg: table local, by the administrator, scope of the host, type local; no flags
-    route = struct.pack("=BBBBBBBBI", family, int(length), 0, 0, 255, 4, 254, 2, 0)
+    # rtmsg: table local or main, by the administrator, scope of the host or the link; no flags
+    table, scope = (255, 254) if kind == _LOCAL else (254, 253)
+    route = struct.pack("=BBBBBBBBI", family, int(length), 0, 0, table, 4, scope, kind, 0)
     route += attribute(4, socket.if_nametoindex("lo").to_bytes(4, sys.byteorder))  # RTA_OIF
     if length != "0":
         route += attribute(1, socket.inet_pton(family, prefix))  # RTA_DST
@@ -84,6 +86,10 @@ def _make_local(network: str, source: str | None) -> None:
         raise OSError(-number, os.strerror(-number), network)
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class StandIns:
     """Answers for every address. reached: which were connected to; sent: what they got."""
 
@@ -96,11 +102,14 @@ class StandIns:
         for host in ("0.0.0.0", "::"):  # noqa: S104 - of this namespace, which leads nowhere
             for port in PORTS:
                 try:
-                    server = await asyncio.start_server(self._serve, host, port)
+                    sock = socket.create_server((host, port), family=_family(host), backlog=100)
                 except OSError:
                     if host == "::":
                         continue  # this kernel has no IPv6
                     raise
+                if host != "::":
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+                server = await asyncio.start_server(self._serve, sock=sock)
                 stack.push_async_callback(_closed, server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,12 +9,14 @@ import socket
 import sys
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from corral.network.dial import is_own
 from corral.network.outcome import Failed
 from corral.policy import Address, Network
 from corral.policy.rules import parse_rules
+from tests.support import worlds
 from tests.support.egress import ask, running
 
 OWN_NETWORK = """
@@ -50,6 +52,19 @@ async def test_the_hosts_public_address_is_refused_in_every_form() -> None:
     done = await asyncio.create_subprocess_exec(*command, *forms, stdout=asyncio.subprocess.PIPE)
     said, _ = await asyncio.wait_for(done.communicate(), 60)
     assert said.decode().splitlines() == ["host's own address"] * len(forms)
+
+
+def test_each_address_of_the_host_is_known_and_no_other() -> None:
+    """Also the second one of a subnet: what is sent there comes from the first."""
+    own, others, translated = msgspec.convert(
+        worlds.run("tests.security.egress_world:own"), list[list[str]]
+    )
+    assert own == [
+        *(worlds.OWN, worlds.OWN6, *worlds.SUBNET, *worlds.SUBNET6),
+        "51.15.1.255",  # the subnet's broadcast address
+    ]
+    assert not others
+    assert translated == ["::ffff:51.15.1.6", "64:ff9b::330f:106"]
 
 
 def test_without_a_free_descriptor_no_address_counts_as_anothers(
