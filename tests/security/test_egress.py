@@ -10,6 +10,7 @@ import asyncio
 import json
 import resource
 import socket
+import threading
 import tracemalloc
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +19,7 @@ import msgspec
 import pytest
 
 from corral.journal import Journal
-from corral.network import Engine, client
+from corral.network import Engine, client, resolver
 from corral.policy import Limits
 from corral.policy.names import IPAddress
 from tests.support import worlds
@@ -245,6 +246,33 @@ async def _flood(engine: Engine, count: int) -> None:
         guests = [ask(engine, f"x{number + each}.evil.test", 443) for each in range(100)]
         for guest in guests:
             await guest.refused()
+
+
+async def test_names_that_nobody_answers_for_keep_no_other_agent_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An agent can have a name server that says nothing, and ask for many names below its own."""
+    go = threading.Event()
+    asked = []
+
+    def look_up(name: str) -> tuple[IPAddress, ...]:
+        asked.append(name)
+        if name != NAME:
+            go.wait(30)
+        return (ip_address("192.0.2.1"),)
+
+    monkeypatch.setattr(resolver, "look_up", look_up)
+    network = policy(f"{NAME}:7000", "*.evil.test:7000", limits=Limits(rate=1000))
+    try:
+        async with running(network, resolve=None) as engine:
+            waiting = [ask(engine, f"x{n}.evil.test", 7000) for n in range(200)]
+            waiting.append(ask(engine, NAME, 7000))  # nor does it help to ask for the other's first
+            async with asyncio.timeout(10):
+                said = await ask(engine, NAME, 7000, agent=2).refused()
+                assert said == "documentation address", "it was looked up"
+            assert len(asked) > 1 and all(each.reset_reason is None for each in waiting)
+    finally:
+        go.set()
 
 
 async def test_clients_that_dawdle_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:

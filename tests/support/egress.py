@@ -50,7 +50,7 @@ async def running(
     network: Network,
     seen: Seen | None = None,
     *,
-    resolve: Resolve = nowhere,
+    resolve: Resolve | None = nowhere,
     journal: Journal | None = None,
     gateways: Sequence[str] = (),
     gateway: Callable[[int], Path] | None = None,
@@ -59,7 +59,7 @@ async def running(
     networks: Mapping[int, Network] | None = None,
     allowed: Mapping[int, Sequence[str]] | None = None,
 ) -> AsyncIterator[Engine]:
-    """An engine for agents 1 and 2; it ends with nothing open."""
+    """An engine for agents 1 and 2; it ends with nothing open. resolve: None for the host's."""
     report = seen.append if seen is not None else events.silent
     engine = Engine(
         network,

@@ -23,7 +23,7 @@ from .connection import Asked, Connection
 from .doors import Doors
 from .ledger import Ledger
 from .limits import Usage
-from .resolver import Resolve, Resolver
+from .resolver import Resolve, resolvers
 from .stream import Stream
 
 __all__ = ["Engine", "Stream"]
@@ -61,7 +61,8 @@ class Engine:
         self._agents = {agent: Usage(own.limits) for agent, own in self._networks.items()}
         self._doors = Doors(gateways, gateway, secrets, intercept, allowed)
         self._ledger = Ledger(report, journal)
-        self._resolve = resolve or Resolver()
+        each = zip(self._agents, resolvers(len(self._agents)), strict=True)
+        self._resolve: dict[int, Resolve] = {agent: resolve or own for agent, own in each}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         # This process has other descriptors to open, and may not run out of them.
@@ -108,7 +109,7 @@ class Engine:
             self._doors,
             usage,
             self._ledger,
-            self._resolve,
+            self._resolve[asked.agent],
         )
         if self._closed:
             stream.reset("the sandbox ends")

@@ -1,17 +1,18 @@
 """Names looked up by the host's own resolver, away from the event loop.
 
 getaddrinfo(3) cannot be interrupted, so it runs in a few daemon threads: they hold up neither the
-loop nor the end of the process, and a name server that does not answer can occupy only them.
+loop nor the end of the process, and a name server that does not answer can occupy only them. Each
+agent has a resolver of its own, so that its names keep no other agent's waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from .outcome import Failed
 Addresses = tuple[names.IPAddress, ...]
 Resolve = Callable[[str], Awaitable[Addresses]]
 
-THREADS = 16
-WAITING = 512  # lookups that may wait for a thread
+THREADS, FEWEST = 16, 4  # for all agents of a sandbox together; but so many for each
+WAITING = 512  # lookups of an agent under way, waiting for a thread included
 IDLE = 10.0  # seconds without a lookup after which a thread ends
 PATIENCE = 15.0  # seconds for an answer; glibc gives up after 5 seconds for each of two tries
 MOST = 32  # addresses of one name that are looked at
@@ -32,71 +33,92 @@ HOSTS_SIZE = 1 << 22  # bytes of it that are read: lists against advertising hav
 
 _NOT_FOUND = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
-Job = Callable[[], None]
+
+@dataclass(eq=False, slots=True)
+class _Lookup:
+    """A name that is looked up, or waits for that; waiting: who wants to know."""
+
+    name: str
+    found: asyncio.Future[Addresses]
+    waiting: int = 0
+
+
+def resolvers(count: int) -> list[Resolver]:
+    """One for each of so many agents."""
+    return [Resolver(threads=max(FEWEST, THREADS // count)) for _ in range(count)]
 
 
 class Resolver:
-    """The host's resolver. Lookups of one name that overlap are one."""
+    """The host's resolver, for one agent. Lookups of one name that overlap are one."""
 
     def __init__(self, *, threads: int = THREADS) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._threads = threads
+        self._lookups: dict[str, _Lookup] = {}  # all that are not over
+        self._queue: dict[str, _Lookup] = {}  # those that no thread has begun, the oldest first
+        self._changed = threading.Condition()  # over the queue and the number of threads
         self._started = 0
-        self._lock = threading.Lock()
-        self._running: dict[str, asyncio.Future[Addresses]] = {}
 
     async def __call__(self, name: str) -> Addresses:
         """All addresses of a canonical name, in the host's order. Raises Failed."""
-        running = self._running.get(name)
-        if running is None:
-            if len(self._running) >= WAITING:
+        lookup = self._lookups.get(name)
+        if lookup is None:
+            if len(self._lookups) >= WAITING:
                 raise Failed("too many lookups at once")
-            running = self._begin(name)
+            lookup = self._begin(name)
+        lookup.waiting += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                return await asyncio.shield(running)
+                return await asyncio.shield(lookup.found)
         except TimeoutError as error:
             raise Failed("the name could not be looked up in time") from error
+        finally:
+            lookup.waiting -= 1
+            if not lookup.waiting:
+                self._give_up(lookup)
 
-    def _begin(self, name: str) -> asyncio.Future[Addresses]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Addresses] = loop.create_future()
-        future.add_done_callback(_looked_at)
-        self._running[name] = future
-
-        def done(result: Addresses | Failed) -> None:
-            self._running.pop(name, None)
-            if isinstance(result, Failed):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        def job() -> None:
-            try:
-                result: Addresses | Failed = look_up(name)
-            except Failed as failure:
-                result = failure
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(done, result)
-
-        with self._lock:
-            self._jobs.put(job)
-            if self._started < min(len(self._running), self._threads):
+    def _begin(self, name: str) -> _Lookup:
+        lookup = _Lookup(name, asyncio.get_running_loop().create_future())
+        lookup.found.add_done_callback(_looked_at)
+        self._lookups[name] = lookup
+        with self._changed:
+            self._queue[name] = lookup
+            if self._started < min(len(self._lookups), self._threads):
                 self._started += 1
                 threading.Thread(target=self._work, daemon=True, name="resolve").start()
-        return future
+            self._changed.notify()
+        return lookup
+
+    def _give_up(self, lookup: _Lookup) -> None:
+        """Nobody waits for it any more: it is not begun. What has begun goes on to its end."""
+        with self._changed:
+            waited = self._queue.get(lookup.name) is lookup
+            if waited:
+                del self._queue[lookup.name]
+        if waited:
+            self._over(lookup)
+
+    def _over(self, lookup: _Lookup, result: Addresses | Failed | None = None) -> None:
+        del self._lookups[lookup.name]
+        if result is None:
+            lookup.found.cancel()
+        elif isinstance(result, Failed):
+            lookup.found.set_exception(result)
+        else:
+            lookup.found.set_result(result)
 
     def _work(self) -> None:
         while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._queue, IDLE):
+                    self._started -= 1
+                    return
+                lookup = self._queue.pop(next(iter(self._queue)))
             try:
-                job = self._jobs.get(timeout=IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if self._jobs.empty():
-                        self._started -= 1
-                        return
-                continue
-            job()
+                result: Addresses | Failed = look_up(lookup.name)
+            except Failed as failure:
+                result = failure
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                lookup.found.get_loop().call_soon_threadsafe(self._over, lookup, result)
 
 
 def _looked_at(future: asyncio.Future[Addresses]) -> None:

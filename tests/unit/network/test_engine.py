@@ -455,6 +455,32 @@ async def test_lookups_of_one_name_are_one_and_threads_are_few(
     go.set()
     monkeypatch.setattr(resolver, "PATIENCE", 10)
     assert await find("e") == (ip_address("192.0.2.1"),)
+    assert sorted(asked) == ["a", "b", "e"], "what nobody waits for any more is not looked up"
+
+
+async def test_a_lookup_of_which_one_has_given_up_is_there_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+
+    def look_up(name: str) -> tuple[IPAddress, ...]:
+        go.wait(10)
+        return (ip_address("192.0.2.1"),)
+
+    monkeypatch.setattr(resolver, "look_up", look_up)
+    find = resolver.Resolver(threads=1)
+    first, one, other = (asyncio.ensure_future(find(name)) for name in ("a", "b", "b"))
+    await asyncio.sleep(0.05)
+    for each in (first, one):
+        each.cancel()
+    await asyncio.wait([first, one])
+    go.set()
+    assert await other == (ip_address("192.0.2.1"),) == await find("a")
+
+
+def test_agents_have_resolvers_of_their_own_with_few_threads() -> None:
+    threads = {count: [each._threads for each in resolver.resolvers(count)] for count in (1, 2, 32)}
+    assert threads == {1: [16], 2: [8, 8], 32: [4] * 32}
 
 
 def test_a_hosts_file_is_heard_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
