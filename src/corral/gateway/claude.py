@@ -4,7 +4,8 @@ The file (~/.claude/.credentials.json on Linux) holds {"claudeAiOauth": {"access
 "refreshToken", "expiresAt" (milliseconds since 1970), ...}, ...}. A refresh token works once: the
 answer has the next one, which has to be in the file before anybody else looks, or the user is
 logged out. So corral takes the lock that Claude Code takes (a folder beside its own, after
-npm's proper-lockfile), looks again, and replaces the file as a whole.
+npm's proper-lockfile), looks again, and replaces the file as a whole. A signal that asks this
+process to end waits until that is done.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import contextlib
 import json
 import os
 import secrets
+import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,9 +31,12 @@ from .found import Found
 TOKEN_URL = "https://platform.claude.com/v1/oauth/token"  # noqa: S105 - an address
 CLIENT_ID = "9d1c250a-e61b-44d9-88ed-5944d1962f5e"
 MARGIN = 300.0  # seconds before its end at which a token is not used any more
-_LOCK_WAIT, _LOCK_STALE = 15.0, 10.0  # seconds; stale is proper-lockfile's default
+_TIMEOUT = 30.0  # seconds without a byte of the endpoint's
+_LOCK_WAIT = 40.0  # seconds; longer than a renewal takes
+# Seconds after which a lock that was not touched is nobody's, proper-lockfile's default; and after
+# which one is touched.
+_LOCK_STALE, _LOCK_TOUCH = 10.0, 2.5
 _LOCK_LOOK = 0.1  # seconds; a folder that goes tells nobody
-_TIMEOUT = 30.0
 _MAX_ANSWER = 1 << 20
 _LOG_IN = "log in with Claude Code on this host (`claude`, then /login)."
 
@@ -149,11 +155,17 @@ def _locked(folder: Path) -> Iterator[None]:
     """Claude Code's lock on its folder: FOLDER.lock, made by mkdir(2), touched while it is held."""
     lock = folder.resolve()
     lock = lock.with_name(f"{lock.name}.lock")
+    _take(lock)
+    with _unbroken(), _kept(lock):
+        yield
+
+
+def _take(lock: Path) -> None:
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
         try:
             lock.mkdir()
-            break
+            return
         except FileExistsError:
             with contextlib.suppress(OSError):
                 if time.time() - lock.stat().st_mtime > _LOCK_STALE:
@@ -165,8 +177,54 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             text = f"Claude's login cannot be renewed: {lock}: {error.strerror}."
             raise ConfigError(text) from None
+
+
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    """Signals that end this process wait, for its one thread and those that this thread starts."""
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    )
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            lock.rmdir()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _kept(lock: Path) -> Iterator[None]:
+    """Touch the lock until it is not needed any more, and remove it then; both if it is ours still.
+
+    Where this process was stopped for long, another may have taken the lock for nobody's.
+    """
+    over = threading.Event()
+    ours = _stamp(lock)
+
+    def touch() -> None:
+        nonlocal ours
+        while not over.wait(_LOCK_TOUCH):
+            if ours is None or _stamp(lock) != ours:
+                return
+            with contextlib.suppress(OSError):
+                os.utime(lock)
+            ours = _stamp(lock)
+
+    toucher = threading.Thread(target=touch, daemon=True)
+    toucher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        toucher.join()
+        if ours is not None and _stamp(lock) == ours:
+            with contextlib.suppress(OSError):
+                lock.rmdir()
+
+
+def _stamp(lock: Path) -> tuple[int, int] | None:
+    """What tells one lock from another of the same name; None when there is none."""
+    try:
+        found = lock.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -20,6 +20,8 @@ from ..errors import ProcessError
 
 _LAST_WORDS = 2000  # characters of what it says when it fails
 _FOLDER = "/"
+# Seconds that it has to end when it is asked to: a login that it renews has to be written down.
+_GRACE = 10.0
 # What is run first: our own modules are where this process has them from.
 _BEGIN = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -49,7 +51,8 @@ async def ask(
     """Run a module of ours by this Python, with `question` on its input, until it has ended.
 
     stdout: a descriptor that its output goes to; who reads it is not our business. fds: further
-    ones that it keeps, at their numbers. It starts in the root folder.
+    ones that it keeps, at their numbers. It starts in the root folder, in a process group of its
+    own; what it starts in it, it ends on SIGTERM.
     Raises ProcessError when it fails or takes more than `timeout` seconds.
     """
     try:
@@ -72,9 +75,21 @@ async def ask(
         raise ProcessError(f"{module} did not end within {timeout:g} seconds.") from error
     finally:
         if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, 9)
-            await asyncio.shield(child.wait())
+            await asyncio.shield(_end(child))
     if child.returncode != 0:
         words = complaints.decode(errors="replace")[-_LAST_WORDS:].strip()
         raise ProcessError(f"{module} failed with status {child.returncode}.", detail=words or None)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Ask it to end; after a while kill it with all of its group."""
+    try:
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            child.terminate()
+            async with asyncio.timeout(_GRACE):
+                await child.wait()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, 9)
+            await child.wait()

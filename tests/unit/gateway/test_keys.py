@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from corral.errors import ConfigError
 from corral.gateway import claude
 from corral.gateway.keys import read
 from corral.policy import Key
+from corral.proc.own import ask
 
 SECRET = "sk-some-key-0123456789"
 
@@ -56,6 +58,10 @@ def test_a_command_that_gives_none(program: str, why: str) -> None:
         read(Key(kind="command", value=(sys.executable, "-c", program)), os.environ)
     with pytest.raises(ConfigError, match="cannot be run: No such file"):
         read(Key(kind="command", value=("/nonexistent/program",)), os.environ)
+
+
+def question(key: Key) -> bytes:
+    return msgspec.json.encode([{"name": "one", "key": msgspec.to_builtins(key)}])
 
 
 def command(script: str) -> Key:
@@ -103,18 +109,35 @@ def test_of_a_command_that_hangs_nothing_is_left(tmp_path: Path) -> None:
         os.close(ended)
 
 
+ASK = (
+    "import asyncio, sys\n"
+    "from corral.proc.own import ask\n"
+    "asyncio.run(ask('corral.gateway.keys', sys.argv[1].encode(), environment={},"
+    " stdout=1, timeout=60))"
+)
+
+
+async def test_of_a_search_that_is_given_up_nothing_is_left(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    asked = question(command(f"sleep 99 & echo $! > {fifo}; wait"))
+    search = asyncio.create_task(
+        ask("corral.gateway.keys", asked, environment={}, stdout=subprocess.DEVNULL, timeout=60)
+    )
+    left = os.pidfd_open(int(await asyncio.to_thread(fifo.read_text)))
+    began = time.monotonic()
+    search.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await search
+    assert select.select([left], [], [], 5)[0] and time.monotonic() - began < 5
+    os.close(left)
+
+
 def test_when_corral_is_killed_nothing_is_left_of_a_command(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    question = json.dumps([{"name": "one", "key": command(f"sleep 88 & echo $! > {fifo}; wait")}],
-                          default=msgspec.to_builtins)  # fmt: skip
-    program = (
-        "import asyncio, sys\n"
-        "from corral.proc.own import ask\n"
-        "asyncio.run(ask('corral.gateway.keys', sys.argv[1].encode(), environment={},"
-        " stdout=1, timeout=60))"
-    )
-    with subprocess.Popen((sys.executable, "-c", program, question)) as corral:
+    asked = question(command(f"sleep 88 & echo $! > {fifo}; wait"))
+    with subprocess.Popen((sys.executable, "-c", ASK, asked)) as corral:
         left = os.pidfd_open(int(fifo.read_text()))
         corral.kill()
     ended = bool(select.select([left], [], [], 10)[0])
@@ -152,6 +175,7 @@ class Tokens:
         self.valid = "refresh-0"
         self.asked: list[dict[str, Any]] = []
         self.status = 200
+        self.meanwhile: Callable[[], object] = lambda: None  # before it answers
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -170,6 +194,7 @@ class Tokens:
                         "expires_in": 28800,
                         "scope": "user:inference user:profile",
                     }
+                outer.meanwhile()
                 self.send_response(status)
                 if status == 307:
                     self.send_header("location", "http://192.0.2.1/")
@@ -285,6 +310,98 @@ def test_a_lock_that_nobody_holds_any_more_is_taken_over(login: Path, tokens: To
     lock.mkdir()
     os.utime(lock, (0, 0))
     assert of(login, tokens) == "sk-ant-oat01-new-1"
+
+
+def short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claude, "_LOCK_STALE", 0.6)
+    monkeypatch.setattr(claude, "_LOCK_TOUCH", 0.1)
+
+
+def test_a_lock_holds_as_long_as_the_renewal_takes(
+    login: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_locks(monkeypatch)
+    written(login, left=0)
+    tokens.meanwhile = lambda: time.sleep(2)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(of(login, tokens))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["sk-ant-oat01-new-1"] * 2
+    assert len(tokens.asked) == 1, "a refresh token works once"
+
+
+def test_a_lock_that_another_holds_by_now_is_left_to_them(
+    login: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process was stopped for so long that they took the lock for nobody's."""
+    short_locks(monkeypatch)
+    written(login, left=0)
+    lock = login.parent.with_name(".claude.lock")
+
+    def another() -> None:
+        lock.rmdir()
+        lock.mkdir()
+        os.utime(lock, (1, 1))
+        time.sleep(0.5)
+
+    tokens.meanwhile = another
+    assert of(login, tokens) == "sk-ant-oat01-new-1"
+    assert lock.stat().st_mtime == 1
+
+
+def renewed(login: Path) -> bool:
+    """Whether it is written down, and nobody is kept from it."""
+    kept = json.loads(login.read_text())["claudeAiOauth"]
+    return (
+        kept["refreshToken"] == "refresh-1" and not login.parent.with_name(".claude.lock").exists()
+    )
+
+
+def spending(tokens: Tokens) -> threading.Event:
+    """Set when the old refresh token is spent; the new one comes a little later."""
+    spent = threading.Event()
+
+    def meanwhile() -> None:
+        spent.set()
+        time.sleep(0.5)
+
+    tokens.meanwhile = meanwhile
+    return spent
+
+
+async def test_a_login_that_is_renewed_is_written_down_when_the_search_is_given_up(
+    login: Path, tokens: Tokens
+) -> None:
+    written(login, left=0)
+    spent = spending(tokens)
+    key = Key(kind="claude", value=(str(login), tokens.url))
+    asked = question(key)
+    search = asyncio.create_task(
+        ask("corral.gateway.keys", asked, environment={}, stdout=subprocess.DEVNULL, timeout=60)
+    )
+    assert await asyncio.to_thread(spent.wait, 30)
+    search.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await search
+    assert renewed(login)
+
+
+def test_a_login_that_is_renewed_is_written_down_when_corral_is_killed(
+    login: Path, tokens: Tokens
+) -> None:
+    written(login, left=0)
+    spent = spending(tokens)
+    key = Key(kind="claude", value=(str(login), tokens.url))
+    with subprocess.Popen(
+        (sys.executable, "-c", ASK, question(key)), stdout=subprocess.PIPE
+    ) as corral:
+        assert spent.wait(30)
+        corral.kill()
+        corral.communicate(timeout=30)  # until the search has ended, too
+    assert renewed(login)
 
 
 def test_a_token_that_was_refused_is_not_given_again(login: Path, tokens: Tokens) -> None:
