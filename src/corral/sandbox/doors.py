@@ -259,6 +259,8 @@ async def _listen(
         transport.close()
         for search in searches:
             search.cancel()
+        # Each has a process to end, which may have a login to write down first.
+        await asyncio.gather(*searches, return_exceptions=True)
 
 
 async def _tell_its_end(process: Process, door: Door, report: Report) -> None:
