@@ -196,6 +196,6 @@ async def test_agents_of_a_herd_have_their_recipes_and_homes(user: User) -> None
         gone = await user.corral("rm", "-f", "herd")
     assert gone.returncode == 0, gone.stderr
     assert user.models.seen[-1].results == ("/workspace\nhistory\nsettings.json\n",)
-    second = user.agent_home().parents[2] / "asker-2" / "home" / ".asker"
+    second = user.agent_home().parents[2] / "asker.2" / "home" / ".asker"
     assert (second / "history").read_text() == "-p look around\n"
     assert not (user.project / "herd.txt").exists(), "each works on a copy of its own"
