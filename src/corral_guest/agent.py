@@ -121,6 +121,10 @@ class Agent:
             f"lowerdir={own}/files:{TOOLBOX},"
             f"upperdir={layers}/upper,workdir={layers}/work,redirect_dir=on",
         )
+        terminals = f"{self.home}/terminals"
+        os.mkdir(terminals)
+        flags = linux.MS_NOSUID | linux.MS_NOEXEC
+        linux.mount("devpts", terminals, "devpts", flags, tree.terminals(boot.TERMINALS))
         told = ("hostname", "tree", "filters")
         self.request({name: setup[name] for name in told})
 
@@ -291,7 +295,7 @@ class Agent:
 
     def clear(self) -> None:
         """Let go of its mounts and folders, as far as there are any: no process of it is left."""
-        for name in ("root", "own", "export"):
+        for name in ("terminals", "root", "own", "export"):
             attempt(linux.unmount, f"{self.home}/{name}", linux.MNT_DETACH)
             attempt(os.rmdir, f"{self.home}/{name}")
         attempt(os.rmdir, self.home)

@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 CGROUP_ROOT = "/sys/fs/cgroup"
 SUPERVISOR_WEIGHT = "500"  # of processor time, where an agent has 100 (cgroup-v2.rst)
 _NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
+MAX_AGENTS = 32  # corral.spec.MAX_AGENTS
+TERMINALS = 256  # of one agent; as many as it may have commands
+# Tables of the whole kernel, which the first agent that fills one would take from all others. What
+# is in them is charged to the control group of who puts it there (fs/file_table.c, fs/aio.c,
+# kernel/fork.c): its limits bound an agent, so these need not be limits.
+_WIDE = {
+    "fs/file-max": str((1 << 63) - 1),
+    "fs/aio-max-nr": str(1 << 40),
+    "kernel/threads-max": str(1 << 22),
+    "kernel/pid_max": str(1 << 22),  # the most on 64 bits (include/linux/threads.h)
+    # Pseudoterminals are not charged, but divided. The reserve is for file systems of them that
+    # were mounted in this mount namespace (fs/devpts/inode.c), as each agent's is; what else
+    # anybody mounts in a namespace of its own has the rest, of which nobody else has need.
+    "kernel/pty/max": str(MAX_AGENTS * TERMINALS + 1024),
+    "kernel/pty/reserve": str(MAX_AGENTS * TERMINALS),
+}
 
 
 def mount_kernel_filesystems() -> None:
@@ -68,6 +84,15 @@ def start_cgroups() -> None:
         # It hears when an agent hangs; more than this, and the flood of one took it from others.
         write(f"{CGROUP_ROOT}/supervisor/cpu.weight", SUPERVISOR_WEIGHT)
     write("/proc/self/oom_score_adj", "-1000")
+
+
+def widen_tables(folder: str = "/proc/sys") -> None:
+    """Let no table of the kernel be full because of one agent. Raises OSError."""
+    for name, limit in _WIDE.items():
+        try:
+            write(f"{folder}/{name}", limit)
+        except FileNotFoundError:
+            continue  # a kernel without that
 
 
 def enable(*controllers: str) -> None:

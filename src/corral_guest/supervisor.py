@@ -388,6 +388,7 @@ def serve() -> None:
     boot.move_root()
     boot.load_modules()
     boot.start_cgroups()
+    boot.widen_tables()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     agents.share_folders()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 then ignores it, Python's handler ends it

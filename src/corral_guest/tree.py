@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AGENT, TOOLBOX, NEW = "/agent", "/toolbox", "/new"  # in a jail that has no tree yet
 FOLDERS = {"root": f"{AGENT}/root", "export": f"{AGENT}/export", "toolbox": TOOLBOX}
 BYTES_PER_FILE, MIN_FILES = 4096, 1024  # in a tmpfs of a given size
+TERMINALS, _PTS = f"{AGENT}/terminals", "/dev/pts"
 _KEPT = ("/proc", "/dev")  # made with the jail: they belong to its namespaces
 _FLAGS = linux.MS_NOSUID | linux.MS_NODEV
 
@@ -39,6 +40,11 @@ def memory(mode: int, size: int = 0) -> str:
     return f"mode={mode:o},size={size},nr_inodes={max(size // BYTES_PER_FILE, MIN_FILES)}"
 
 
+def terminals(most: int) -> str:
+    """The options of a devpts that anybody may take a pseudoterminal of (devpts in fs/devpts)."""
+    return f"mode=620,ptmxmode=666,max={most}"
+
+
 def furnish(steps: list[list[Any]]) -> None:
     """Make the agent's tree the root of this process's mount namespace. Raises OSError.
 
@@ -47,6 +53,7 @@ def furnish(steps: list[list[Any]]) -> None:
     nothing is looked up there before the old root is gone, so they lead nowhere else.
     """
     kept = [(path, linux.open_tree(path)) for path in _KEPT]
+    terminals = linux.open_tree(TERMINALS)
     sources = [linux.open_tree(FOLDERS[kind] + path) for kind, path, *_ in steps if kind in FOLDERS]
     linux.mount(FOLDERS["root"], NEW, None, linux.MS_BIND | linux.MS_REC)
     old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -59,6 +66,9 @@ def furnish(steps: list[list[Any]]) -> None:
     for path, tree in kept:
         os.makedirs(path, exist_ok=True)
         linux.move_mount(tree, path)
+    # In place of those that bubblewrap has mounted, which are not the agent's share of all.
+    linux.unmount(_PTS, linux.MNT_DETACH)
+    linux.move_mount(terminals, _PTS)
     remaining = iter(sources)
     for kind, path, *rest in steps:
         if not os.path.isdir(path):
@@ -69,5 +79,5 @@ def furnish(steps: list[list[Any]]) -> None:
             linux.mount("tmpfs", path, "tmpfs", _FLAGS, memory(*rest))
         elif kind != "folder":
             linux.move_mount(next(remaining), path)
-    for fd in (*(tree for _path, tree in kept), *sources):
+    for fd in (*(tree for _path, tree in kept), terminals, *sources):
         os.close(fd)

@@ -17,6 +17,8 @@ KEY, PORT, NAME = 0x7777, 7777, b"/mine"
 FOLDERS = [os.getcwd(), os.environ["HOME"], "/tmp", "/var/tmp", "/dev/shm", "/run"]
 CALLS = {"x86_64": (248, 249, 250), "aarch64": (217, 218, 219)}[os.uname().machine]
 
+AIO = {"x86_64": (206, 207), "aarch64": (0, 1)}[os.uname().machine]
+
 def check(result, what=""):
     if result < 0:
         number = ctypes.get_errno()
@@ -74,6 +76,11 @@ print("up", flush=True)
 def works():
     "What anybody who works does: processes, files, memory; and what it had is there."
     began = time.monotonic()
+    for fd in os.openpty() + os.pipe():
+        os.close(fd)
+    context = ctypes.c_ulong()
+    call(AIO[0], 512, ctypes.byref(context))                 # io_setup
+    call(AIO[1], context.value)                              # io_destroy
     for _ in range(5):
         pid = os.fork()
         if pid == 0:

@@ -309,13 +309,62 @@ for _ in range(8):
 print("begins", flush=True)
 sys.stdin.read()
 """
-HEAD = "import errno, os, signal, sys, time\n"
+HEAD = """
+import ctypes, errno, os, resource, signal, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def taken(what, path, most):
+    "Take all that there are, up to a number."
+    number = 0
+    try:
+        while number < most:
+            os.open(path, os.O_RDWR | os.O_NOCTTY)
+            number += 1
+    except OSError as error:
+        print(what, number, error, file=sys.stderr)
+    return number
+"""
+# As many as the kernel would let all together have in a machine of this size, by itself.
+OPENS = """
+print("stopped", taken("files", "/dev/null", 90000) > 0, flush=True)
+sys.stdin.read()
+"""
+TERMINALS_TAKEN = """
+print("stopped", 200 < taken("terminals", "/dev/ptmx", 20000) <= 256, flush=True)
+sys.stdin.read()
+"""
+OWN_TERMINALS = """
+uid, gid = os.getuid(), os.getgid()
+assert libc.unshare(0x10000000 | 0x20000) == 0, ctypes.get_errno()
+for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+os.mkdir("/tmp/terminals")
+assert libc.mount(b"devpts", b"/tmp/terminals", b"devpts", 0, b"ptmxmode=666") == 0, (
+    ctypes.get_errno())
+print("stopped", taken("terminals", "/tmp/terminals/ptmx", 20000) > 200, flush=True)
+sys.stdin.read()
+os.rmdir("/tmp/terminals") if libc.umount2(b"/tmp/terminals", 2) == 0 else None
+"""
+CONTEXTS = """
+number = {"x86_64": 206, "aarch64": 0}[os.uname().machine]
+made = 0
+while made < 40 and libc.syscall(number, 4000, ctypes.byref(ctypes.c_ulong())) == 0:
+    made += 1
+print("stopped", made > 10, flush=True)
+sys.stdin.read()
+"""
 EXHAUSTIONS: dict[str, tuple[str, str]] = {
     "processes": (FORKS, "stopped EAGAIN True"),
     "room": (FILLS, "stopped ENOSPC ENOSPC"),
     "inodes": (INODES, "stopped True"),
     "output": (FLOODS, "begins"),
     "processors": (SPINS, "begins"),
+    "open files": (OPENS, "stopped True"),
+    "terminals": (TERMINALS_TAKEN, "stopped True"),
+    "terminals of its own": (OWN_TERMINALS, "stopped True"),
+    "input and output": (CONTEXTS, "stopped True"),
     "memory": (EATS, "begins"),
 }
 

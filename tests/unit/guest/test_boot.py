@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.spec import MAX_AGENTS
 from corral_guest import boot, carrier, jail, linux, tree
 from tests.support.golden import Golden
 
@@ -120,3 +121,16 @@ def test_a_bubblewrap_that_ends_without_a_word_has_no_pid() -> None:
 )
 def test_memory_of_a_given_size_bounds_files_without_content_too(size: int, options: str) -> None:
     assert tree.memory(0o1777, size) == options
+
+
+def test_the_tables_of_the_kernel_are_widened(tmp_path: Path) -> None:
+    assert {"fs/file-max", "fs/aio-max-nr", "kernel/pty/max", "kernel/threads-max"} <= {*boot._WIDE}
+    for name in boot._WIDE.keys() - {"fs/aio-max-nr"}:  # not every kernel has all of them
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    boot.widen_tables(str(tmp_path))
+    assert (tmp_path / "fs/file-max").read_text() == str(2**63 - 1)
+    most = int((tmp_path / "kernel/pty/max").read_text())
+    reserve = int((tmp_path / "kernel/pty/reserve").read_text())
+    assert boot.MAX_AGENTS == MAX_AGENTS
+    assert reserve == boot.MAX_AGENTS * boot.TERMINALS < most
