@@ -12,6 +12,7 @@ import os
 import socket
 
 from . import boot, disk, flows, jail, linux, tree
+from .fresh import Fresh
 from .groups import Groups
 from .vitals import Vitals
 
@@ -78,6 +79,7 @@ class Agent:
     def __init__(self, identity: dict[str, Any], loop: Loop) -> None:
         self.number: int = identity["number"]
         self._identity = identity
+        self._loop = loop
         self.uid: int = identity["uid"]
         self.home = f"{AGENTS}/{self.number}"
         self.cgroup = f"{boot.CGROUP_ROOT}/agent-{self.number}"
@@ -88,7 +90,8 @@ class Agent:
         self.call: int | None = None
         self.reason = ""  # why it ended before it was up
         self.killed = False  # by the host
-        self._shared: list[str] = []  # mount points of the export, where its file system caches
+        self._fresh: Fresh | None = None
+        self._caches = False  # whether the file system of the export does
         self._pause = -1  # pidfd of the jail's first process, which has its namespaces
 
     def furnish(self, setup: dict[str, Any], events: boot.DeviceEvents) -> None:
@@ -99,7 +102,7 @@ class Agent:
         self._limit(setup["limits"])
         self._mount_export(setup, events)
         if setup["export"]["kind"] == "virtiofs":
-            self._shared = boot.mounts_below(f"{self.home}/export")
+            self._caches = True
         own = f"{self.home}/own"
         os.mkdir(own)
         flags = linux.MS_NODEV | linux.MS_NOSUID
@@ -111,7 +114,8 @@ class Agent:
         self._limit_disk(setup["limits"])
         for folder in ("upper", "work"):
             os.makedirs(f"{layers}/{folder}", 0o755, exist_ok=True)
-        os.chown(f"{layers}/upper", NOBODY, NOBODY)
+        if os.stat(f"{layers}/upper").st_uid != NOBODY:  # on a disk it may be from before
+            os.chown(f"{layers}/upper", NOBODY, NOBODY)
         os.mkdir(f"{self.home}/root")
         linux.mount(
             "overlay",
@@ -134,7 +138,8 @@ class Agent:
         A jail that is made again shows the same: a file server does not like to begin anew.
         """
         export = f"{EXPORTS}/{self.number}"
-        if not os.path.ismount(export):
+        # Not os.path.ismount, which asks the file server.
+        if export not in boot.mounts_below(EXPORTS):
             mount_share(events, setup["export"], export)
             for path in setup["submounts"]:
                 try:
@@ -161,25 +166,12 @@ class Agent:
                 boot.enable("io")
                 boot.write(f"{self.cgroup}/{name}", f"{disk.number()} {value}")
 
-    def refresh(self) -> None:
-        """Forget the names and attributes of files in the export that are cached and not in use.
-
-        The file server lets the kernel believe them for a second. What is started now shall see
-        what the host has changed before: a remount drops them (reconfigure_super in fs/super.c).
-        """
-        flags = linux.MS_REMOUNT | linux.MS_NOSUID | linux.MS_NODEV
-        gone = False
-        for path in self._shared:
-            try:
-                folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    linux.mount("none", f"/proc/self/fd/{folder}", None, flags)
-                finally:
-                    os.close(folder)
-            except OSError:  # the host has replaced it: no file system of its own is there now
-                gone = True
-        if gone:
-            self._shared = boot.mounts_below(f"{self.home}/export")
+    def when_fresh(self, action: Callable[[], object]) -> None:
+        """Call `action` when what is started in the jail sees all that the host has changed."""
+        if self._caches and self._fresh is not None:
+            self._fresh.then(action)
+        else:
+            action()
 
     def _put_all(self, layer: str, files: list[Any]) -> None:
         """Files of corral's own; a fourth word says that the content is in base64."""
@@ -212,6 +204,7 @@ class Agent:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         os.mkdir(self.cgroup)
+        self._fresh = Fresh(self._loop, f"{self.home}/export", self.cgroup)
         self._pause = jail.make(self._identity, self.cgroup, self.home)
         try:
             jail.enter(self._identity, self._pause, self.cgroup, theirs)
@@ -291,10 +284,20 @@ class Agent:
         if self._pause >= 0:
             os.close(self._pause)
             self._pause = -1
+        self.abandon()
         self.groups.close()
 
+    def abandon(self) -> None:
+        """Nothing is started in it any more."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None:
+            fresh.close()
+
     def clear(self) -> None:
-        """Let go of its mounts and folders, as far as there are any: no process of it is left."""
+        """Let go of its mounts and folders, as far as there are any: no process of it is left.
+
+        Takes as long as writing back what it wrote to a disk, at the pace that it is limited to.
+        """
         for name in ("terminals", "root", "own", "export"):
             attempt(linux.unmount, f"{self.home}/{name}", linux.MNT_DETACH)
             attempt(os.rmdir, f"{self.home}/{name}")

@@ -144,32 +144,24 @@ class Shells(Commands):
             self._close(silent)
         try:
             agent = self._jails.find(listener.agent)
-            shell.number, self._next = self._next, self._next - 1
-            shell.agent, shell.request = agent, 1
-            self._commands[shell.number] = shell
-            message = {
-                "op": "exec",
-                "id": shell.number,
-                "argv": listener.argv,
-                "env": listener.env,
-                "cwd": listener.cwd,
-                "terminal": _SIZE,
-                "builtin": False,
-            }
-            agent.refresh()
-            procs = agent.groups.make(shell.number)
-            try:
-                agent.request(message, [procs])
-            except OSError:
-                self._jails.ended(agent, shell.number)
-                raise
-            finally:
-                os.close(procs)
         except OSError as error:
             self._say(shell, f"corral: {error.strerror}\r\n".encode())
             self._close(shell)
             return
+        shell.number, self._next = self._next, self._next - 1
+        shell.agent, shell.request = agent, 1
+        self._commands[shell.number] = shell
+        message = {
+            "op": "exec",
+            "id": shell.number,
+            "argv": listener.argv,
+            "env": listener.env,
+            "cwd": listener.cwd,
+            "terminal": _SIZE,
+            "builtin": False,
+        }
         self._loop.forget(shell.connection.fileno())  # until the shell is there
+        self._jails.start(self, shell, message, [])
 
     @staticmethod
     def _say(shell: Shell, text: bytes) -> None:

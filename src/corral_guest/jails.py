@@ -11,7 +11,7 @@ import signal
 import time
 
 from . import agent as agents
-from . import boot, freezer, vitals
+from . import apart, boot, freezer, vitals
 from .agent import Agent
 from .commands import Command, Commands
 from .flows import MAX_PENDING, READ_SIZE
@@ -73,6 +73,7 @@ class Jails:
         try:
             agent.make()
         except OSError:
+            agent.abandon()
             self._clear(agent)
             raise
         agent.call = request
@@ -175,6 +176,38 @@ class Jails:
         agent.groups.over(number)
         self._tell(agent.vitals)
 
+    def start(
+        self, commands: Commands, command: Command, message: dict[str, Any], fds: list[int]
+    ) -> None:
+        """Have its jail start a command. fds: its streams, which are ours to close from now on."""
+        agent = command.agent
+        assert agent is not None
+
+        def ask() -> None:
+            try:
+                if self._agents.get(agent.number) is agent:  # else that is told of all it had
+                    agent.request(message, fds)
+            except OSError as error:
+                refuse(error)
+            finally:
+                close()
+
+        def refuse(error: OSError) -> None:
+            commands.failed(command, {"errno": error.errno, "what": ""})
+            self.ended(agent, command.number)
+
+        def close() -> None:
+            for fd in fds:
+                os.close(fd)
+
+        try:
+            fds.insert(0, agent.groups.make(command.number))
+        except OSError as error:
+            refuse(error)
+            close()
+        else:
+            agent.when_fresh(ask)
+
     # What they say
 
     def _heard(self, agent: Agent) -> None:
@@ -266,14 +299,13 @@ class Jails:
         """Kill what is left of it; what it had goes when no process is left."""
         self._ending[agent.number] = []
         group = Group(self._loop, agent.cgroup)
-        group.then.append(lambda: self._cleared(agent))
+        group.then.append(lambda: apart.run(self._loop, agent.clear, lambda: self._cleared(agent)))
         if os.path.isdir(agent.cgroup):
             group.kill()
         else:
             group.forget()  # it never got that far
 
     def _cleared(self, agent: Agent) -> None:
-        agent.clear()
         for request, params in self._ending.pop(agent.number):
             try:
                 self.make(request, params)

@@ -1,4 +1,4 @@
-"""The supervisor's event loop: epoll, one callback a file descriptor, one timer.
+"""The supervisor's event loop: epoll, one callback a file descriptor, a few timers.
 
 One thread, no tasks: under emulation every import and every thread costs, and PID 1 has little to
 do but move bytes.
@@ -27,6 +27,7 @@ class Loop:
         self._running = True
         self._tick: Callable[[], object] | None = None
         self._interval = self._due = 0.0
+        self._later: list[tuple[float, Callable[[], object]]] = []
 
     def watch(self, fd: int, interest: int, callback: Callable[[int], object]) -> None:
         """Call `callback(events)` when fd is ready for `interest`; replaces an earlier watch."""
@@ -49,16 +50,26 @@ class Loop:
         self._tick, self._interval = tick, seconds
         self._due = time.monotonic() + seconds
 
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Call `action` once, after so long."""
+        self._later.append((time.monotonic() + seconds, action))
+
     def _wait(self) -> float | None:
-        """Seconds until the timer is due; calls it when it is."""
-        if self._tick is None:
+        """Seconds until a timer is due; calls those that are."""
+        if self._tick is None and not self._later:
             return None
-        left = self._due - time.monotonic()
-        if left > 0:
-            return left
-        self._due = time.monotonic() + self._interval
-        self._tick()
-        return 0.0  # what that has to say is written after this turn
+        now = time.monotonic()
+        due = [action for when, action in self._later if when <= now]
+        self._later = [each for each in self._later if each[0] > now]
+        if self._tick is not None and self._due <= now:
+            self._due = now + self._interval
+            due.append(self._tick)
+        for action in due:
+            action()
+        if due:
+            return 0.0  # what they have to say is written after this turn
+        times = [when for when, _action in self._later]
+        return min(times if self._tick is None else [*times, self._due]) - now
 
     def stop(self) -> None:
         """Leave `run` after the current callback."""

@@ -14,7 +14,7 @@ import termios
 import time
 
 from . import agent as agents
-from . import boot, carrier, linux, wire
+from . import apart, boot, carrier, linux, wire
 from .agent import plain
 from .commands import RPC_FAILED, Command, Commands
 from .debug import Shells
@@ -206,18 +206,13 @@ class Supervisor:
             "terminal": params["terminal"],
             "builtin": params.get("builtin", False),
         }
+        if agent is not None:
+            self.jails.start(self._commands, command, message, theirs)
+            return
         try:
-            if agent is None:
-                self._spawn_outside(command, message, theirs)
-            else:
-                agent.refresh()
-                theirs.insert(0, agent.groups.make(command.number))
-                agent.request(message, theirs)
+            self._spawn_outside(command, message, theirs)
         except OSError as error:
-            reason = {"errno": error.errno, "what": "program" if agent is None else ""}
-            self._commands.failed(command, reason)
-            if agent is not None:
-                self.jails.ended(agent, command.number)
+            self._commands.failed(command, {"errno": error.errno, "what": "program"})
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -274,9 +269,11 @@ class Supervisor:
         self.jails.kill(params["agent"])
         return {}
 
-    def _sync(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
-        os.sync()
-        return {}
+    def _sync(self, request: int, _params: dict[str, Any]) -> None:
+        """Write all back; answered when it is, which takes as long as the slowest agent's does."""
+        channel = self._channel
+        answer = wire.response(request, {})
+        apart.run(self._loop, os.sync, lambda: channel.send_message(answer))
 
     def _settle(self, _id: int, _params: dict[str, Any]) -> dict[str, Any]:
         """Hold little memory: this machine is about to be saved, to be restored many times."""

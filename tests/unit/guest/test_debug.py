@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from corral_guest import debug
+from corral_guest.commands import Command
 from corral_guest.jails import Jails
 from corral_guest.loop import Loop
 
@@ -42,9 +43,6 @@ class Agent:
         self.groups = Groups()
         self.requests: list[dict[str, Any]] = []
 
-    def refresh(self) -> None:
-        pass
-
     def request(self, message: dict[str, Any], fds: list[int]) -> None:
         os.fstat(fds[0])
         self.requests.append(message)
@@ -57,7 +55,6 @@ class World:
         self.folder = folder
         self.agent: Agent | None = Agent()
         self.loop = Loop()
-        self.ended: list[int] = []
         self.shells = _Shells(self.loop, cast("Jails", self), folder)
         self.shells.listen(
             0,
@@ -73,10 +70,13 @@ class World:
             raise OSError(0, "the jail has ended")
         return self.agent
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "ended":
-            return lambda _agent, number: self.ended.append(number)
-        raise AttributeError(name)
+    def start(
+        self, _commands: object, command: Command, message: dict[str, Any], fds: list[int]
+    ) -> None:
+        assert self.agent is not None
+        fds.insert(0, self.agent.groups.make(command.number))
+        self.agent.request(message, fds)
+        os.close(fds[0])
 
     # From outside
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from corral_guest.loop import READ, WRITE, Loop
 
@@ -76,3 +77,25 @@ def test_each_turn_ends_with_what_is_due_after_it() -> None:
     loop.run(after)
     assert order == ["callback", "after"] * 2
     os.close(ready)
+
+
+def test_what_is_for_later_is_called_once_and_in_time(bench: Bench) -> None:
+    called: list[str] = []
+    bench.loop.later(0.05, lambda: called.append("second"))
+    bench.loop.later(0.0, lambda: called.append("first"))
+    bench.turn()
+    assert called == ["first"]
+    assert 0 < (bench.loop._wait() or 0) <= 0.05
+    time.sleep(0.06)
+    bench.turn(3)
+    assert called == ["first", "second"]
+    assert bench.loop._wait() is None
+
+
+def test_what_is_for_later_and_what_comes_again_do_not_hinder_each_other(bench: Bench) -> None:
+    called: list[str] = []
+    bench.loop.every(100, lambda: called.append("tick"))
+    bench.loop.later(0.0, lambda: bench.loop.later(0.0, lambda: called.append("later")))
+    bench.turn(3)
+    assert called == ["later"]
+    assert 90 < (bench.loop._wait() or 0) <= 100
