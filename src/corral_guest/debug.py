@@ -177,6 +177,9 @@ class Shells(Commands):
         """It runs. terminal: the master of its terminal, which becomes ours."""
         assert isinstance(shell, Shell)
         shell.request = 0
+        if shell not in self._shells:  # closed meanwhile: its control group is about to be killed
+            os.close(terminal)
+            return
         shell.terminal = terminal
         os.set_blocking(terminal, False)
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
@@ -185,12 +188,15 @@ class Shells(Commands):
     def failed(self, shell: Command, _reason: dict[str, Any]) -> None:
         """It did not start."""
         assert isinstance(shell, Shell)
-        self._say(shell, b"corral: the shell did not start\r\n")
-        self._close(shell)
+        self._commands.pop(shell.number, None)
+        if shell in self._shells:
+            self._say(shell, b"corral: the shell did not start\r\n")
+            self._close(shell)
 
     def exited(self, shell: Command, _status: int) -> None:
         """It ended: what it said last is still brought out, as far as the client takes it."""
         assert isinstance(shell, Shell)
+        self._commands.pop(shell.number, None)
         if shell.terminal >= 0:
             self._from_terminal(shell)
         if shell in self._shells:
@@ -267,9 +273,11 @@ class Shells(Commands):
         self._watch(shell)
 
     def _close(self, shell: Shell) -> None:
-        """The connection and the terminal, and then all that the shell has started."""
+        """The connection and the terminal, and then all that the shell has started.
+
+        It stays a command until its jail says that it has ended, or never began.
+        """
         self._shells.remove(shell)
-        self._commands.pop(shell.number, None)
         self._loop.forget(shell.connection.fileno())
         shell.connection.close()
         if shell.terminal >= 0:

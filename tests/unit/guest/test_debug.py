@@ -32,8 +32,9 @@ class Groups(set[int]):
         return os.open(os.devnull, os.O_WRONLY)
 
     def end(self, number: int, _then: object, *, begun: bool) -> None:
-        self.discard(number)
-        self.killed.append(number)
+        if begun:
+            self.discard(number)
+            self.killed.append(number)
 
 
 class Agent:
@@ -107,6 +108,13 @@ class World:
         self.shells.started(shell, master)
         self.turn()
 
+    def ends(self, number: int) -> None:
+        """The jail says that a shell has ended."""
+        shell = self.shells.find(number)
+        assert shell is not None
+        self.shells.exited(shell, 137)
+        assert self.shells.find(number) is None
+
 
 class _Shells(debug.Shells):
     def __init__(self, loop: Loop, jails: Jails, folder: Path) -> None:
@@ -152,6 +160,7 @@ def test_who_says_the_secret_gets_a_terminal_of_the_agents(world: World) -> None
     client.close()
     world.turn()
     assert world.agent.groups.killed == [message["id"]]
+    world.ends(message["id"])  # until then it is a command of the agent's, which hears of its end
     assert world.shells.of_agent(cast("Any", world.agent)) == []
 
 
@@ -279,3 +288,40 @@ def test_a_client_that_goes_takes_its_shell_with_it_also_before_it_started(world
     number = world.agent.requests[-1]["id"]
     world.starts()
     assert world.agent.groups.killed == [number]
+
+
+def test_a_shell_that_has_to_make_way_before_it_started_is_killed_when_it_has(
+    world: World,
+) -> None:
+    """The jail is heard of it: its control group, which waits for that, is killed and removed."""
+    clients = []
+    for _ in range(debug.MAX_SHELLS + 1):
+        clients.append(world.connect())
+        clients[-1].sendall(f"{SECRET}\n".encode())
+        world.turn()
+    assert b"takes this one's place" in clients[0].recv(200) and closed(clients[0])
+    assert world.agent is not None
+    first = world.agent.requests[0]["id"]
+    shell = world.shells.find(first)
+    assert shell is not None, "its jail will say that it has started"
+    assert first in world.agent.groups, "and its group is killed then"
+    master, slave = os.openpty()
+    world.slaves.append(slave)
+    world.shells.started(shell, master)
+    assert shell.terminal < 0 and not shell.request
+    with pytest.raises(OSError):
+        os.fstat(master)
+    world.ends(first)
+
+
+def test_a_shell_that_has_made_way_and_does_not_start_is_forgotten(world: World) -> None:
+    clients = []
+    for _ in range(debug.MAX_SHELLS + 1):
+        clients.append(world.connect())
+        clients[-1].sendall(f"{SECRET}\n".encode())
+        world.turn()
+    assert world.agent is not None
+    shell = world.shells.find(world.agent.requests[0]["id"])
+    assert shell is not None
+    world.shells.failed(shell, {})
+    assert world.shells.find(shell.number) is None
