@@ -25,7 +25,7 @@ from pathlib import Path
 from corral_guest import tar
 
 from ..channel.failures import printable
-from ..errors import UnsafeArchiveError
+from ..errors import FileError, UnsafeArchiveError
 from .file_errors import file_error
 
 ROOT = b"x"  # what the one file or folder is called in an archive that a guest is asked for
@@ -327,10 +327,18 @@ def _write(fd: int, data: bytes) -> None:
 class Checked:
     """An archive from a sandbox passed on as one that is safe to hand out.
 
-    name: what ROOT is called in it. Raises UnsafeArchiveError.
+    name: what ROOT is called in it; FileError if that would leave where it is unpacked. Raises
+    UnsafeArchiveError.
     """
 
     def __init__(self, name: bytes) -> None:
+        try:
+            tar.check_path(name)
+        except tar.ArchiveError as error:
+            raise FileError(
+                f"what is in an archive cannot be called {shown(name)}: {error}.",
+                hint="Give it a name of its own.",
+            ) from error
         self._name = name
         self._reader = tar.Reader()
         self._pad = b""

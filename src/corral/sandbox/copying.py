@@ -2,15 +2,19 @@
 
 A folder that is there takes the source in under its own name; what is not there becomes the copy; a
 source that ends in `/.` stands for what is in the folder. The folder of the target must be there.
+
+What a copy is called on this machine is in the words of the user, never in an answer of the
+sandbox, which would choose what is replaced here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from pathlib import Path
 
 from ..channel.failures import printable
-from ..errors import FileMissingError, NotFolderError
+from ..errors import FileError, FileMissingError, NotFolderError
 from .files import Copied, Files
 
 
@@ -24,7 +28,7 @@ async def copy_out(files: Files, source: str, target: str, *, follow: bool = Fal
     place = Path(target)
     if await asyncio.to_thread(place.is_dir):
         if not is_content(source):
-            place /= await _name(files, source)
+            place /= _name(source)
     elif target.endswith("/"):
         raise NotFolderError(
             f"{printable(target)} on this machine is not a folder.", path=target, hint="Make it."
@@ -53,6 +57,13 @@ async def copy_in(files: Files, source: str, target: str, *, follow: bool = Fals
     return await files.upload(here, target, follow=follow)
 
 
-async def _name(files: Files, source: str) -> str:
-    name = source.rstrip("/").rpartition("/")[2]
-    return name if name not in ("", ".", "..") else (await files.stat(source)).name
+def _name(source: str) -> str:
+    """The last part of a path of the sandbox; `..` takes the part before it away, links or not."""
+    name = posixpath.basename(posixpath.normpath(source))
+    if name in ("", ".", ".."):
+        raise FileError(
+            f"{printable(source)} in the sandbox does not say what the copy is to be called.",
+            path=source,
+            hint="Write the folder's own name, not `..`; or copy what is in it: SRC/.",
+        )
+    return name

@@ -20,7 +20,7 @@ from ..channel import Execution, Stream
 from ..channel.failures import printable
 from ..errors import ChannelError, FileError, StreamResetError
 from . import file_errors
-from .archives import shown
+from .archives import ROOT, shown
 from .sources import Data
 
 MAX_SAID = 64 * 1024  # bytes on a built-in's standard error
@@ -30,9 +30,10 @@ MAX_LINE = 32 * 1024  # bytes of one record: a name and a link's target, six byt
 class FileInfo(msgspec.Struct, frozen=True):
     """What is known of one file.
 
-    kind: "file", "folder", "link" or "other" (a device, socket or pipe). mode: permission, set-id
-    and sticky bits. size: bytes. time: of the last change of the content, ns since 1970. target:
-    what a link says; else empty. All of it is what the sandbox says.
+    name: without its folders; empty for the root folder. kind: "file", "folder", "link" or "other"
+    (a device, socket or pipe). mode: permission, set-id and sticky bits. size: bytes. time: of the
+    last change of the content, ns since 1970. target: what a link says; else empty. All of it is
+    what the sandbox says: a name is no path, but may be that of any file.
     """
 
     name: str
@@ -112,12 +113,8 @@ class Call:
             raise ChannelError("the sandbox answered a request about files with nonsense.")
 
     def left_out(self) -> tuple[str, ...]:
-        """What `pack` has named, below the root."""
-        return tuple(
-            shown(each.left_out.encode("latin-1", "replace").partition(b"/")[2])
-            for each in self.said
-            if each.left_out
-        )
+        """What `pack` has named, below the root. Raises ChannelError for what lies elsewhere."""
+        return tuple(_below(each.left_out) for each in self.said if each.left_out)
 
 
 async def bounded(stream: Stream | None) -> bytes:
@@ -170,6 +167,18 @@ def file_info(line: bytes) -> FileInfo:
     return FileInfo(
         os.fsdecode(name), record.kind, record.mode, record.size, record.time, os.fsdecode(target)
     )
+
+
+def _below(path: str) -> str:
+    """A path in an archive without ROOT, printable."""
+    try:
+        named = path.encode("latin-1")
+        parts = tar.check_path(named)
+        if parts[0] != ROOT:
+            raise ValueError("elsewhere")
+    except ValueError as error:
+        raise ChannelError("the sandbox answered a request about files with nonsense.") from error
+    return shown(named[len(ROOT) + 1 :])
 
 
 def _text(path: str) -> str:

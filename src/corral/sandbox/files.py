@@ -169,8 +169,9 @@ class Files:
             async with self._packing(source, ROOT, follow) as call:
                 while not unpacker.ended and (data := await call.execution.stdout.read(_READ)):
                     await in_thread(unpacker.feed, data)
+            left_out = call.left_out()
             await in_thread(unpacker.put)
-        return Copied(unpacker.files, unpacker.size, call.left_out())
+        return Copied(unpacker.files, unpacker.size, left_out)
 
     async def upload(
         self, source: Path | str, target: str, *, follow: bool = False, fill: bool = False
@@ -189,11 +190,16 @@ class Files:
     async def pack(
         self, path: str, *, name: str | None = None, follow: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """A tar archive of a file or folder, in pieces; name: what it is called in it.
+        """A tar archive of a file or folder, in pieces.
 
-        The archive was checked as `download` does. Raises UnsafeArchiveError, FileError.
+        name: what it is called in it; None for the last part of the path, "root" where that is no
+        name (`.`, `..`, `/`). The archive was checked as `download` does. Raises
+        UnsafeArchiveError, FileError.
         """
-        checked = Checked(os.fsencode(name or path.rstrip("/").rpartition("/")[2] or "root"))
+        if name is None:
+            name = path.rstrip("/").rpartition("/")[2]
+            name = "root" if name in ("", ".", "..") else name
+        checked = Checked(os.fsencode(name))
         async with self._packing(path, ROOT, follow) as call:
             while not checked.ended and (data := await call.execution.stdout.read(_READ)):
                 if piece := await in_thread(checked.feed, data):
