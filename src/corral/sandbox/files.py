@@ -127,6 +127,8 @@ class Files:
     async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
         """What is known of a file; follow: of what a link leads to."""
         found: list[FileInfo] = []
+        # What `.` and `..` lead to is no link, and has a name only where they are resolved.
+        follow = follow or path.rstrip("/").rpartition("/")[2] in (".", "..")
         async with self._running("stat", path, *(() if follow else ("nofollow",))) as call:
             async for line in lines(call.execution.stdout):
                 found.append(file_info(line))

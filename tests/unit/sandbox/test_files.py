@@ -122,6 +122,9 @@ async def test_folders_are_made_listed_and_removed(files: Files, guest: Path) ->
     ]
     assert (await files.stat("a/link")).kind == "folder"
     assert (await files.stat("a/link", follow=False)).target == "b"
+    for way in ("a/.", "a/b/..", "a/link/../", "a/link/../../a"):
+        described = await files.stat(way, follow=False)
+        assert (described.name, described.kind) == ("a", "folder"), way
     with pytest.raises(FileError, match="more than 2 entries"):
         await files.list("a", limit=2)
     assert await files.exists("a/b")
