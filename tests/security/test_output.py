@@ -55,6 +55,10 @@ def test_the_test_can_fail() -> None:
     [
         {"event": "notice", "level": EVIL, "message": EVIL},
         {"event": "phase", "message": EVIL},
+        {"event": "agent", "agent": EVIL, "state": EVIL, "reason": EVIL},
+        {"event": "output", "stream": EVIL, "data": EVIL},
+        {"event": "started", "sandbox": EVIL, "accel": EVIL, "carrier": EVIL, "seconds": EVIL},
+        {"event": "exited", "status": EVIL, "seconds": EVIL},
         {"event": "command-started", "command": EVIL, "argv": [EVIL, EVIL]},
         {"event": "command-ended", "command": 1, "status": EVIL, "seconds": EVIL},
         {"event": "connection", "name": EVIL, "port": EVIL, "verdict": EVIL, "reason": EVIL},

@@ -38,6 +38,24 @@ def _notice(event: Mapping[str, Any]) -> str:
     return f"{event.get('level')}: {event.get('message')}"
 
 
+def _output(event: Mapping[str, Any]) -> str:
+    return f"the command wrote to {event.get('stream')}"
+
+
+def _started(event: Mapping[str, Any]) -> str:
+    how = f"{event.get('accel')}, {event.get('carrier')}"
+    return f"the command runs in {event.get('sandbox')} ({how}) after {event.get('seconds')} s"
+
+
+def _exited(event: Mapping[str, Any]) -> str:
+    return f"the command ended with status {event.get('status')} after {event.get('seconds')} s"
+
+
+def _agent(event: Mapping[str, Any]) -> str:
+    reason = printable(str(event.get("reason") or ""), 300)
+    return f"agent {event.get('agent')} is {event.get('state')}" + (f": {reason}" if reason else "")
+
+
 def _command(event: Mapping[str, Any]) -> str:
     return f"command {event.get('command')}: {shlex.join(map(str, event.get('argv', ())))}"
 
@@ -81,6 +99,10 @@ _TELL: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "state": _state,
     "phase": _phase,
     "notice": _notice,
+    "output": _output,
+    "started": _started,
+    "exited": _exited,
+    "agent": _agent,
     "command-started": _command,
     "command-ended": _ended,
     "task-began": _task_began,
