@@ -93,7 +93,7 @@ class Command:
 
 def as_json(event: Event) -> None:
     """A Report that prints JSON lines."""
-    terminal.write_all(terminal.STDOUT, _line(event))
+    terminal.out(_line(event))
 
 
 def _line(event: Event) -> bytes:

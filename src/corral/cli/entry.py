@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import CorralError
-from . import VERBS
+from . import VERBS, output
 
 INTERRUPTED = 130  # 128 + SIGINT
 NOBODY_READS = 141  # 128 + SIGPIPE
@@ -96,6 +96,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; never returns."""
     _open_standard_streams()
+    output.guard()
     try:
         status = cli.main(prog_name="corral", standalone_mode=False)
     except click.exceptions.Exit as stop:

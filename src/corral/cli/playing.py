@@ -124,4 +124,4 @@ def _happened(recording: Recording) -> Iterator[Header | Event]:
 
 
 def _out(text: str) -> None:
-    terminal.write_all(terminal.STDOUT, text.encode())
+    terminal.out(text.encode())

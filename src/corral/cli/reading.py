@@ -84,4 +84,4 @@ class Plain:
 def out(data: bytes) -> None:
     """To standard output, as it is."""
     if data:
-        terminal.write_all(terminal.STDOUT, data)
+        terminal.out(data)

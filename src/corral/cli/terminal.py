@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from ..errors import CorralError, ExecError
+from .output import unwritten
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -238,6 +239,16 @@ def write_all(fd: int, data: bytes) -> None:
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             poll.poll()
+
+
+def out(data: bytes) -> None:
+    """To standard output, as it is. Raises CorralError, BrokenPipeError."""
+    try:
+        write_all(STDOUT, data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritten(error) from error
 
 
 def is_interactive() -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -143,9 +146,6 @@ def test_errors_are_coloured_at_a_terminal_unless_refused(
 
 
 def test_a_reader_who_leaves_is_no_error(typed: Typed, tmp_path: Any) -> None:
-    import os
-    import subprocess
-
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
@@ -168,3 +168,48 @@ def test_an_error_of_the_configuration_names_the_file(typed: Typed, project: Any
     assert "corral.toml" in finished.stderr
     assert "cpus" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_output_that_cannot_be_written_is_no_fault_of_any_verb(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["corral", *filter(None, [verb]), "--help"])
+    with Path("/dev/full").open("w") as full, pytest.raises(SystemExit) as stop:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "__stdout__", full)
+        entry.main()
+    assert stop.value.code == 125
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "corral: error: standard output cannot be written: No space left on device.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("config", "schema"),  # more than a buffer holds
+        ("agent", "list"),
+        ("--version",),
+        ("run", "--json", "--config", "/none/such", "--", "true"),  # its error, as an event
+    ],
+)
+def test_output_that_cannot_be_written_is_told_once_and_not_again_at_exit(
+    arguments: tuple[str, ...], project: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "corral", *arguments],
+            cwd=project,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 125
+    assert process.stderr.splitlines() == [
+        "corral: error: standard output cannot be written: No space left on device.",
+        "  Make room where it is written to, or write it elsewhere.",
+    ]
