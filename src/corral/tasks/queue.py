@@ -24,6 +24,7 @@ BEAT = 10.0  # seconds between heartbeats
 MAX_WAITING = 4096  # messages for one who does not read them
 
 NOT_BEGUN = "it was cancelled before it began."
+_DIGITS = 9  # of a number that we have given; a longer one is somebody's own id
 _TOGETHER = 4096  # characters of a remembered message that take more
 _LAST = 2.0  # seconds, at the sandbox's end, for the results of what has ended
 
@@ -123,7 +124,7 @@ class Tasks:
     async def __aenter__(self) -> Self:
         """Look at what is kept: what had not ended then is lost."""
         for summary in await asyncio.to_thread(self._history.summaries):
-            if summary.id.isdecimal():
+            if summary.id.isdecimal() and len(summary.id) <= _DIGITS:
                 self._next = max(self._next, int(summary.id) + 1)
             if summary.state != "ended":
                 gone = lost(summary, LOST)
@@ -250,15 +251,19 @@ class Tasks:
 
     async def _number(self, wanted: str | None) -> str:
         if wanted is None:
-            while str(self._next) in self._given:
+            while await self._is_known(str(self._next)):  # it was somebody's own id
                 self._next += 1
             number, self._next = str(self._next), self._next + 1
             return number
         parse.checked_id(wanted)
-        known = wanted in self._given
-        if known or await asyncio.to_thread(self._history.get, wanted) is not None:
+        if await self._is_known(wanted):
             raise _known(wanted)
         return wanted
+
+    async def _is_known(self, number: str) -> bool:
+        if number in self._given:
+            return True
+        return await asyncio.to_thread(self._history.get, number) is not None
 
     def _enqueue(self, given: _Given) -> None:
         name = given.work.place.lane

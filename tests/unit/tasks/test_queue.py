@@ -190,6 +190,33 @@ async def test_an_id_of_ones_own_is_taken_once(bench: Bench) -> None:
             await tasks.cancel("\x1b[2J")
 
 
+@pytest.mark.parametrize("kept", ["remembered", "on disk"])
+async def test_a_number_that_is_given_is_of_no_task_that_is_known(
+    bench: Bench, tmp_path: Path, kept: str
+) -> None:
+    history = OnDisk(tmp_path / "tasks") if kept == "on disk" else Remembered()
+    async with bench.tasks(history=history) as tasks:
+        for own in ("1", "2", "4"):
+            await do(tasks, sh(f"echo own {own}"), number=own)
+        given = [(await do(tasks, sh("echo given"))).id for _ in range(2)]
+        assert given == ["3", "5"]
+        for own in ("1", "2", "4"):
+            assert (await tasks.result(own)).stdout == f"own {own}\n"
+    async with bench.tasks(history=history) as tasks:
+        assert (await do(tasks, sh("true"))).id == "6"
+
+
+async def test_an_id_as_long_as_it_may_be_leaves_numbers_to_be_given(
+    bench: Bench, tmp_path: Path
+) -> None:
+    async with bench.tasks(history=OnDisk(tmp_path / "tasks")) as tasks:
+        await do(tasks, sh("true"), number="9" * 64)
+        await do(tasks, sh("true"), number="007")
+    async with bench.tasks(history=OnDisk(tmp_path / "tasks")) as tasks:
+        number = await tasks.submit(task(sh("echo given")))
+        assert (await tasks.result(number)).stdout == "given\n"
+
+
 async def test_no_more_are_taken_than_can_be_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
