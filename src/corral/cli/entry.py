@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
@@ -104,15 +105,15 @@ def main() -> NoReturn:
     except click.Abort:
         status = INTERRUPTED
     except click.UsageError as error:
-        error.show()
+        _say(error.show)
         # What is wrong about these must not look like the status of the command it was to run.
         of_a_command = cli.called in ("run", "exec", "shell", "attach", "jail")
         status = CorralError.exit_status if of_a_command else error.exit_code
     except click.ClickException as error:
-        error.show()
+        _say(error.show)
         status = error.exit_code
     except CorralError as error:
-        show(error)
+        _say(show, error)
         status = error.exit_status
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -126,6 +127,14 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _say(say: Callable[..., None], *what: CorralError) -> None:
+    """Where standard error cannot be written the status has to do, now and at exit."""
+    try:
+        say(*what)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def show(error: CorralError) -> None:

@@ -213,3 +213,21 @@ def test_output_that_cannot_be_written_is_told_once_and_not_again_at_exit(
         "corral: error: standard output cannot be written: No space left on device.",
         "  Make room where it is written to, or write it elsewhere.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("config", "show", "--bogus"), 2),
+        (("run", "--bogus"), 125),  # must not look like the command's own
+        (("logs", "nosuch"), 125),
+    ],
+)
+def test_an_error_that_cannot_be_told_has_its_status(
+    arguments: tuple[str, ...], status: int, project: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "corral", *arguments], cwd=project, stderr=full, check=False
+        )
+    assert process.returncode == status
