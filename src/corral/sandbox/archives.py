@@ -333,7 +333,8 @@ class Checked:
 
     def __init__(self, name: bytes) -> None:
         try:
-            tar.check_path(name)
+            if name != b".":
+                tar.check_path(name)
         except tar.ArchiveError as error:
             raise FileError(
                 f"what is in an archive cannot be called {shown(name)}: {error}.",

@@ -194,13 +194,13 @@ class Files:
     ) -> AsyncGenerator[bytes, None]:
         """A tar archive of a file or folder, in pieces.
 
-        name: what it is called in it; None for the last part of the path, "root" where that is no
-        name (`.`, `..`, `/`). The archive was checked as `download` does. Raises
-        UnsafeArchiveError, FileError.
+        name: what it is called in it; None for the last part of the path, which may be `.` (its
+        content, below `./`), "root" where that is no name (`..`, `/`). The archive was
+        checked as `download` does. Raises UnsafeArchiveError, FileError.
         """
         if name is None:
             name = path.rstrip("/").rpartition("/")[2]
-            name = "root" if name in ("", ".", "..") else name
+            name = "root" if name in ("", "..") else name
         checked = Checked(os.fsencode(name))
         async with self._packing(path, ROOT, follow) as call:
             while not checked.ended and (data := await call.execution.stdout.read(_READ)):
