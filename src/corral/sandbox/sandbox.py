@@ -66,6 +66,7 @@ class Sandbox:
         self._statuses: dict[int, asyncio.Future[int]] = {}
         self._abandoned = Abandoned(channel)
         self._next = first
+        self._saving = asyncio.Lock()
         channel.handle("exited", self._exited)
 
     def _exited(self, params: dict[str, object]) -> None:
@@ -222,8 +223,12 @@ class Sandbox:
     async def save(
         self, memory: int, state: int, meanwhile: Callable[[], None] | None = None
     ) -> None:
-        """Write it, as it is now, to two empty files; it runs on. See `checkpoint.save`."""
-        await save(self, memory, state, meanwhile)
+        """Write it, as it is now, to two empty files; it runs on. See `checkpoint.save`.
+
+        One at a time: who is done lets it go on, which nobody else may be in the middle of.
+        """
+        async with self._saving:
+            await save(self, memory, state, meanwhile)
 
     async def or_lost(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`; SandboxGoneError when the sandbox ends first."""
