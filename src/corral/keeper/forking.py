@@ -41,6 +41,7 @@ def fork(
             held.enter_context(record.changing(waiting(record) if waiting else None))
             _clear(record)
         saved: Path | None = None
+        up: list[Record] = []
         try:
             request = source.request()
             forked = asyncio.run(_saved(name, [record.name for record in records]))
@@ -49,10 +50,10 @@ def fork(
                 report(Notice(level="warning", message=forked.notice))
             for record in records:
                 record.write_request(checkpoints.forked_request(request, record))
-            _launch(records, saved, report)
+            _launch(records, saved, report, up)
         finally:
             for record in records:
-                if not record.is_kept():
+                if record not in up and not record.is_kept():
                     record.remove()
             if saved is not None:
                 remove_tree(saved)
@@ -75,20 +76,27 @@ def _clear(record: Record) -> None:
         remove_tree(workspace)
 
 
-def _launch(records: Sequence[Record], saved: Path, report: Report) -> None:
-    """Start every copy; raises what the first that fails did, once all have come to an end."""
+def _launch(records: Sequence[Record], saved: Path, report: Report, up: list[Record]) -> None:
+    """Start every copy; raises what the first that fails did, once all have come to an end.
+
+    up: gets those that came up, whatever became of them since.
+    """
 
     def one_line(event: Event) -> None:
         if isinstance(event, Notice):
             report(event)
 
     tell = report if len(records) == 1 else one_line
+
+    def start(record: Record) -> None:
+        launch(record, os.environ, tell, saved)
+        up.append(record)
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        starts = [pool.submit(launch, record, os.environ, tell, saved) for record in records]
-        failed = [start.exception() for start in starts]
-    errors = [error for error in failed if error is not None]
+        starts = [pool.submit(start, record) for record in records]
+        errors = [error for each in starts if (error := each.exception()) is not None]
     if errors:
-        up = [record.name for record, error in zip(records, failed, strict=True) if not error]
         if up and isinstance(errors[0], CorralError):
-            report(Notice(level="warning", message=f"these copies are up: {', '.join(up)}"))
+            names = ", ".join(record.name for record in records if record in up)
+            report(Notice(level="warning", message=f"these copies are up: {names}"))
         raise errors[0]
