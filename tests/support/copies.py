@@ -68,8 +68,8 @@ async def copies_of(
             workspace = msgspec.structs.replace(spec.workspace, copy=str(folder))
             own = msgspec.structs.replace(spec, name=folder.name, workspace=workspace)
             copy_plan = make_plan(own, facts, os.environ)
-            with saved.opened(checkpoint, copy_plan, parts) as template:
-                going_on = start(copy_plan, parts, silent, saved=template)
+            with saved.opened(checkpoint, copy_plan, parts) as whole:
+                going_on = start(copy_plan, parts, silent, saved=whole.template)
                 sandbox = await running.enter_async_context(going_on)
             found.append(Copy(sandbox, folder))
         yield found

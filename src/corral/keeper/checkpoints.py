@@ -36,6 +36,7 @@ from .store import Record
 FOLDER, WORKSPACE, DISK = "checkpoints", "workspace", "disk.qcow2"
 _REQUEST = "request.json"
 _FORK = ".fork"
+_UNFINISHED = (".restored", ".new")  # of a disk: put back, or made (see `sandbox.disk`)
 MAX_FORKS = 64
 _SHOWN = 5
 
@@ -103,7 +104,9 @@ def remove(record: Record, tag: str) -> None:
 
 
 def sweep(record: Record) -> None:
-    """Remove what was left unfinished; under the keeper's lock."""
+    """Remove what was left unfinished; under the keeper's lock, before its machine starts."""
+    for ending in _UNFINISHED:
+        (record.folder / (DISK + ending)).unlink(missing_ok=True)
     root = record.folder / FOLDER
     for entry in root.iterdir() if root.is_dir() else ():
         if entry.name.startswith("."):
@@ -184,7 +187,6 @@ class Saver:
         return copy_folder(workspace.on_host, str(target), hidden)
 
     async def _save(self, box: Box, final: Path, meanwhile: Callable[[], None] | None) -> None:
-        disk = self._record.folder / DISK if self._plan.disk else None
         with new_folder(final) as staging, contextlib.ExitStack() as files:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             memory, state = (
@@ -192,6 +194,11 @@ class Saver:
             )
             files.callback(os.close, memory)
             files.callback(os.close, state)
+            disk: int | None = None
+            if self._plan.disk:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                disk = os.open(self._record.folder / DISK, flags)
+                files.callback(os.close, disk)
 
             def stopped() -> None:
                 if disk is not None:
@@ -232,34 +239,33 @@ def _not_copied(left: Sequence[str]) -> str | None:
     return f"not in the copies, as it cannot be read or is no plain file: {shown}{more}"
 
 
-@contextlib.contextmanager
-def going_on(folder: Path, record: Record, plan: Plan) -> Iterator[None]:
-    """Have the disk of a checkpoint in place of the sandbox's; before its machine starts."""
-    source = folder / saved.DISK
-    if plan.disk and source.exists():
-        target = record.folder / DISK
-        fresh = target.with_name(target.name + ".restored")
+def put_back(disk: int, record: Record) -> None:
+    """Have a checkpoint's disk, a descriptor, in place of the sandbox's. Raises HostError."""
+    target = record.folder / DISK
+    fresh = target.with_name(target.name + _UNFINISHED[0])
+    try:
+        fresh.unlink(missing_ok=True)
         try:
-            fresh.unlink(missing_ok=True)
-            _copy(source, fresh)
+            _copy(disk, fresh)
             fresh.rename(target)
-        except OSError as error:
-            raise HostError(
-                f"the disk of the checkpoint cannot be copied: {error.strerror}.",
-                hint="Free some space in the state folder (CORRAL_STATE_DIR).",
-            ) from error
-    yield
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HostError(
+            f"the disk of the checkpoint cannot be copied: {error.strerror}.",
+            hint="Free some space in the state folder (CORRAL_STATE_DIR).",
+        ) from error
 
 
-def _copy(source: Path, target: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        old = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        stack.callback(os.close, old)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        new = os.open(target, flags, 0o600)
-        stack.callback(os.close, new)
-        copy_file(old, new)
+def _copy(source: int, target: Path) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    new = os.open(target, flags, 0o600)
+    try:
+        copy_file(source, new)
         os.fsync(new)
+    finally:
+        os.close(new)
 
 
 @contextlib.contextmanager

@@ -19,10 +19,11 @@ from ..plan import Plan
 from ..review.working import summary, working_copy
 from ..sandbox import Parts, host_facts, make_plan, prepare, saved, start, sweep
 from ..sandbox.appearances import Watch
+from ..sandbox.checkpoint import in_thread
 from ..sandbox.run_folder import run_folder
 from ..templates import Template
 from . import messages
-from .checkpoints import Saver, going_on
+from .checkpoints import Saver, put_back
 from .checkpoints import sweep as sweep_checkpoints
 from .keeper import STOP_GRACE, Keeper
 from .model import VERSION, Problem, Request, State, Status
@@ -163,7 +164,8 @@ class _Life:
         keeper.saver = Saver(self._record, self._request, self._plan, self._parts)
         with contextlib.ExitStack() as going:
             going.callback(self._ended, watch, begun)
-            template = self._saved(going)
+            sweep_checkpoints(self._record)
+            template = await in_thread(lambda: self._saved(going))
             async with start(
                 self._plan,
                 self._parts,
@@ -189,12 +191,13 @@ class _Life:
                     await sandbox.or_lost(keeper.wind_down())
 
     def _saved(self, going: contextlib.ExitStack) -> Template | None:
-        """What to go on from: None for a fresh start."""
+        """What to go on from, its disk in place: None for a fresh start. It may be much to read."""
         if self._checkpoint is None:
-            sweep_checkpoints(self._record)
             return None
-        going.enter_context(going_on(self._checkpoint, self._record, self._plan))
-        return going.enter_context(saved.opened(self._checkpoint, self._plan, self._parts))
+        found = going.enter_context(saved.opened(self._checkpoint, self._plan, self._parts))
+        if found.disk is not None:  # now that all of it is known to be whole
+            put_back(found.disk, self._record)
+        return found.template
 
     def _ended(self, watch: Watch, begun: asyncio.Event) -> None:
         self._keeper.box = None

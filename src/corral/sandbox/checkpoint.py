@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..channel import Channel
 from ..errors import ChannelError, CheckpointError, GuestError, ProcessError
@@ -21,6 +21,8 @@ from ..templates import keep_memory
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
+
+T = TypeVar("T")
 
 CALL_TIMEOUT = 60.0  # seconds, under emulation and on a busy host
 
@@ -70,21 +72,23 @@ async def _save_stopped(
     try:
         await machine.monitor.save(state)
         crash_point("checkpoint-state")
-        await _in_thread(lambda: keep_memory(machine.memory, memory, sync=False))
+        await in_thread(lambda: keep_memory(machine.memory, memory, sync=False))
         crash_point("checkpoint-memory")
         if meanwhile is not None:
-            await _in_thread(meanwhile)
+            await in_thread(meanwhile)
     finally:
         await machine.resume()
 
 
-async def _in_thread(work: Callable[[], object]) -> None:
+async def in_thread(work: Callable[[], T]) -> T:
     """Run it to its end, also when this is cancelled: it uses descriptors of ours."""
     task = asyncio.create_task(asyncio.to_thread(work), name="checkpoint")
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     finally:
         await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # of no interest any more where this is cancelled
 
 
 async def thaw(channel: Channel) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -92,11 +93,20 @@ def read(folder: Path) -> Manifest | None:
     return manifest if manifest.format == FORMAT else None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint that is as it was written. disk: a descriptor of its disk, where it has one."""
+
+    template: Template
+    disk: int | None
+
+
 @contextmanager
-def opened(folder: Path, plan: Plan, parts: Parts) -> Iterator[Template]:
+def opened(folder: Path, plan: Plan, parts: Parts) -> Iterator[Opened]:
     """The checkpoint in `folder`, to be restored as the machine of this plan.
 
-    Raises CheckpointError when it is damaged, or of another machine.
+    Every file of it is read, to be compared with its digest. Raises CheckpointError when it is
+    damaged, or of another machine.
     """
     manifest = read(folder)
     if manifest is None:
@@ -104,22 +114,30 @@ def opened(folder: Path, plan: Plan, parts: Parts) -> Iterator[Template]:
             f"the checkpoint in {folder} is damaged, or of another version of corral.", hint=_AGAIN
         )
     _check_shape(manifest, plan, parts)
-    files: list[int] = []
-    try:
+    needed = {MEMORY, STATE, *((DISK,) if plan.disk else ())}
+    if not needed <= manifest.digests.keys() <= {MEMORY, STATE, DISK}:
+        raise _damaged(folder)
+    with ExitStack() as stack:
+        files: dict[str, int] = {}
         try:
-            for name in (MEMORY, STATE):
-                files.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-                if _digest(files[-1]) != manifest.digests.get(name):
-                    raise CheckpointError(f"the checkpoint in {folder} is damaged.", hint=_AGAIN)
-                os.lseek(files[-1], 0, os.SEEK_SET)
+            for name, digest in manifest.digests.items():
+                fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                stack.callback(os.close, fd)
+                if _digest(fd) != digest:
+                    raise _damaged(folder)
+                os.lseek(fd, 0, os.SEEK_SET)
+                files[name] = fd
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoint in {folder} cannot be read: {error.strerror}.", hint=_AGAIN
             ) from error
-        yield Template(folder.name, files[0], files[1], manifest.placeholders)
-    finally:
-        for fd in files:
-            os.close(fd)
+        memory, state = files[MEMORY], files[STATE]
+        template = Template(folder.name, memory, state, manifest.placeholders)
+        yield Opened(template, files[DISK] if plan.disk else None)
+
+
+def _damaged(folder: Path) -> CheckpointError:
+    return CheckpointError(f"the checkpoint in {folder} is damaged.", hint=_AGAIN)
 
 
 def _check_shape(manifest: Manifest, plan: Plan, parts: Parts) -> None:

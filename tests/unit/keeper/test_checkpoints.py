@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 from unittest import mock
 
@@ -16,6 +18,7 @@ import pytest
 from corral.errors import (
     CheckpointError,
     CommandNotFoundError,
+    HostError,
     SandboxStateError,
     UsageError,
 )
@@ -24,6 +27,7 @@ from corral.keeper import checkpoints
 from corral.keeper.checkpoints import Saver, find, listed, remove, request_of, sweep
 from corral.keeper.client import connect
 from corral.keeper.keeper import Box
+from corral.keeper.life import _Life
 from corral.keeper.model import Request
 from corral.keeper.store import Record
 from corral.plan import Plan
@@ -78,12 +82,28 @@ class Made:
         self.parts = parts
         self.saver = Saver(record, request, self.plan, parts)
         self.root = record.folder / checkpoints.FOLDER
+        self.disk = record.folder / checkpoints.DISK
+
+    def with_disk(self) -> None:
+        """From now on it has one."""
+        self.plan = msgspec.structs.replace(self.plan, disk=1 << 20)
+        self.saver = Saver(self.record, self.request, self.plan, self.parts)
+        self.disk.write_bytes(b"disk as it was")
 
     async def checkpoint(self, tag: str, box: SavingBox | None = None, **how: bool) -> None:
         await self.saver.checkpoint(as_box(box or SavingBox()), tag, **{"replace": False, **how})
 
     def open(self, tag: str, plan: Plan | None = None) -> None:
-        with saved.opened(find(self.record, tag), plan or self.plan, self.parts) as template:
+        """As a keeper does that goes on from it."""
+        life = SimpleNamespace(
+            _checkpoint=find(self.record, tag),
+            _plan=plan or self.plan,
+            _parts=self.parts,
+            _record=self.record,
+        )
+        with contextlib.ExitStack() as going:
+            template = _Life._saved(cast("_Life", life), going)
+            assert template is not None
             assert os.pread(template.memory, 6, 2 << 20) == b"memory"
             assert os.read(template.state, 10) == b"state"
 
@@ -148,23 +168,69 @@ async def test_what_was_left_half_way_is_not_found_and_swept(made: Made) -> None
         made.open("no-manifest")
 
 
-@pytest.mark.parametrize("file", ["memory", "state", "checkpoint.json"])
+@pytest.mark.parametrize("file", ["memory", "state", "disk.qcow2", "checkpoint.json"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "a link"])
 async def test_a_damaged_checkpoint_is_refused(made: Made, file: str, damage: str) -> None:
+    made.with_disk()
     await made.checkpoint("one")
+    made.disk.write_bytes(b"disk as it is now")
     path = find(made.record, "one") / file
     content = path.read_bytes()
     path.unlink()
     if damage == "cut":
         path.write_bytes(content[:-1])
     elif damage == "changed":
-        path.write_bytes(content.replace(b"memory", b"yromem").replace(b"state", b"etats"))
+        path.write_bytes(
+            content.replace(b"memory", b"yromem")
+            .replace(b"state", b"etats")
+            .replace(b"disk as", b"ksid as")
+        )
     elif damage == "a link":
         (path.parent / "elsewhere").write_bytes(content[:-1])
         path.symlink_to("elsewhere")
     with pytest.raises(CheckpointError) as caught:
         made.open("one")
     assert caught.value.hint
+    assert made.disk.read_bytes() == b"disk as it is now", "what is good is not given up for it"
+
+
+async def test_a_disk_is_put_back(made: Made) -> None:
+    made.with_disk()
+    await made.checkpoint("one")
+    made.disk.write_bytes(b"disk as it is now")
+    made.open("one")
+    assert made.disk.read_bytes() == b"disk as it was"
+
+
+async def test_a_checkpoint_whose_disk_was_not_saved_is_refused(made: Made) -> None:
+    await made.checkpoint("one")
+    with pytest.raises(CheckpointError, match="damaged"):
+        made.open("one", msgspec.structs.replace(made.plan, disk=1 << 20))
+
+
+async def test_a_disk_that_cannot_be_put_back_leaves_nothing_half(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.with_disk()
+    await made.checkpoint("one")
+    made.disk.write_bytes(b"disk as it is now")
+
+    def full(_source: int, target: int) -> None:
+        os.write(target, b"disk")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints, "copy_file", full)
+    with pytest.raises(HostError, match="No space left"):
+        made.open("one")
+    assert made.disk.read_bytes() == b"disk as it is now"
+    assert not list(made.record.folder.glob("disk.qcow2.*"))
+
+
+def test_disks_that_were_left_half_way_are_swept(record: Record) -> None:
+    for ending in ("", ".restored", ".new"):
+        (record.folder / f"disk.qcow2{ending}").touch()
+    sweep(record)
+    assert [found.name for found in record.folder.glob("disk.qcow2*")] == ["disk.qcow2"]
 
 
 async def test_zeros_that_became_a_hole_are_no_damage(made: Made) -> None:
