@@ -7,23 +7,24 @@ sandboxes/NAME/workspace/         of a fork: its own copy of the workspace
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..errors import CheckpointError, HostError, UsageError
-from ..host.copies import copy_file, copy_folder, remove_tree
+from ..host.copies import Hidden, copy_file, copy_folder, remove_tree
 from ..images.locks import new_folder
 from ..plan import Plan
 from ..plan.trust import placeholders
 from ..proc import crash_point
 from ..sandbox import Parts, saved
+from ..sandbox.checkpoint import in_thread
 from ..sandbox.ports import any_ports
 from ..spec import mask_matcher
 from ..spec.files import write_atomically
@@ -35,7 +36,7 @@ from .store import Record
 
 FOLDER, WORKSPACE, DISK = "checkpoints", "workspace", "disk.qcow2"
 _REQUEST = "request.json"
-_FORK = ".fork"
+FORK = ".fork-"  # and the first copy's name
 _UNFINISHED = (".restored", ".new")  # of a disk: put back, or made (see `sandbox.disk`)
 MAX_FORKS = 64
 _SHOWN = 5
@@ -131,14 +132,53 @@ class Saver:
                 hint="Take another name, or replace it: --force.",
             )
         with _plain_errors():
-            await self._save(box, final, None)
+            await self._save(box, final)
 
-    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
+    async def fork(
+        self,
+        box: Box,
+        names: Sequence[str],
+        wanted: Callable[[], bool],
+        run_on: Callable[[], Awaitable[None]],
+    ) -> tuple[Path, str | None]:
         """Save it for copies under these names, each with its own copy of the workspace.
 
+        wanted: asked again and again, by threads, too; once it says no, nothing is left of it all.
+        run_on: called once the sandbox is not needed any more, so that it can stop meanwhile, say.
         Returns the checkpoint that they go on from, for the caller to remove, and what the user
         should know of the copies. Raises CheckpointError.
         """
+        targets = self._targets(names)
+        final = self._record.folder / FOLDER / f"{FORK}{names[0]}"
+        begun = [final]
+        left: list[str] = []
+
+        def copy(source: str, target: Path, hidden: Hidden | None = None) -> list[str]:
+            _check(wanted)
+            begun.append(target)
+            return copy_folder(source, str(target), _while(wanted, hidden))
+
+        def copy_workspace() -> None:
+            workspace = self._request.spec.workspace
+            hidden = mask_matcher(workspace.mask) if workspace.mask else None
+            crash_point("fork-copying")
+            left.extend(copy(workspace.on_host, targets[0], hidden))
+
+        try:
+            _check(wanted)
+            with _plain_errors():
+                await self._save(box, final, copy_workspace, run_on)
+                for target in targets[1:]:
+                    await in_thread(functools.partial(copy, str(targets[0]), target))
+            _check(wanted)
+        except BaseException:
+            await run_on()
+            await in_thread(lambda: _discard(begun))
+            raise
+        return final, _not_copied(left)
+
+    def _targets(self, names: Sequence[str]) -> list[Path]:
+        """Where the copies' workspaces go. Raises CheckpointError."""
         if not 0 < len(names) <= MAX_FORKS:
             raise CheckpointError(f"a fork makes 1 to {MAX_FORKS} copies.")
         if self._outside():
@@ -154,23 +194,7 @@ class Saver:
                 "each copy needs a name of its own that no sandbox has.",
                 hint=f"In use: {taken[0]}" if taken else None,
             )
-        final = self._record.folder / FOLDER / f"{_FORK}-{names[0]}"
-        left: list[str] = []
-
-        def copy() -> None:
-            left.extend(self._copy_workspace(targets[0]))
-
-        try:
-            with _plain_errors():
-                await self._save(box, final, copy)
-                for target in targets[1:]:
-                    await asyncio.to_thread(copy_folder, str(targets[0]), str(target))
-        except BaseException:
-            for folder in (final, *targets):
-                if folder.is_dir():
-                    remove_tree(folder)
-            raise
-        return final, _not_copied(left)
+        return targets
 
     def _outside(self) -> list[str]:
         """What belongs to the workspace and lies outside of it: a worktree's repository."""
@@ -180,13 +204,13 @@ class Saver:
         shares = [share.target for share in spec.shares]
         return [path for path in parts if path != spec.workspace.path and path not in shares]
 
-    def _copy_workspace(self, target: Path) -> list[str]:
-        workspace = self._request.spec.workspace
-        hidden = mask_matcher(workspace.mask) if workspace.mask else None
-        crash_point("fork-copying")
-        return copy_folder(workspace.on_host, str(target), hidden)
-
-    async def _save(self, box: Box, final: Path, meanwhile: Callable[[], None] | None) -> None:
+    async def _save(
+        self,
+        box: Box,
+        final: Path,
+        meanwhile: Callable[[], None] | None = None,
+        run_on: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         with new_folder(final) as staging, contextlib.ExitStack() as files:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             memory, state = (
@@ -207,17 +231,34 @@ class Saver:
                     meanwhile()
 
             await box.save(memory, state, stopped)
+            known = placeholders(box.plan)
+            if run_on is not None:
+                await run_on()
             write_atomically(staging / _REQUEST, encode(_asked(self._request)), mode=0o600)
-            await asyncio.to_thread(
-                saved.describe,
-                staging,
-                self._record.name,
-                time.time(),
-                self._plan,
-                self._parts,
-                placeholders(box.plan),
-            )
+            about = (self._record.name, time.time(), self._plan, self._parts, known)
+            await in_thread(lambda: saved.describe(staging, *about))
             crash_point("checkpoint-written")
+
+
+def _check(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise CheckpointError("the fork was given up: the sandbox ends, or nobody waits for it.")
+
+
+def _while(wanted: Callable[[], bool], hidden: Hidden | None) -> Hidden:
+    """What is hidden in a copy, which ends when it is not wanted any more."""
+
+    def check(path: str, folder: bool) -> bool:
+        _check(wanted)
+        return hidden is not None and hidden(path, folder)
+
+    return check
+
+
+def _discard(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # who waited for it removes it, too
+            remove_tree(folder)
 
 
 def _asked(request: Request) -> Request:

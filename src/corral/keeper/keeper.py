@@ -103,7 +103,13 @@ class Saver(Protocol):
     async def checkpoint(self, box: Box, tag: str, *, replace: bool) -> None:
         """One that stays."""
 
-    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
+    async def fork(
+        self,
+        box: Box,
+        names: Sequence[str],
+        wanted: Callable[[], bool],
+        run_on: Callable[[], Awaitable[None]],
+    ) -> tuple[Path, str | None]:
         """One for copies to go on from."""
 
 
@@ -130,6 +136,7 @@ class Keeper:
         self._numbers = itertools.count(1)
         self._further = report
         self._changing = asyncio.Lock()  # pause, resume, save
+        self._forking = asyncio.Lock()  # one at a time: copies of one given up are in the way
         self._not_saving = asyncio.Event()
         self._not_saving.set()
         self._hurry = asyncio.Event()
@@ -261,13 +268,21 @@ class Keeper:
         async with self._saving() as (box, saver):
             await saver.checkpoint(box, tag, replace=replace)
 
-    async def fork(self, names: Sequence[str]) -> tuple[Path, str | None]:
-        """Save the sandbox for copies of these names.
+    async def fork(
+        self, names: Sequence[str], wanted: Callable[[], bool]
+    ) -> tuple[Path, str | None]:
+        """Save the sandbox for copies of these names; it runs on while more than one are made.
 
-        Returns the folder that they go on from, and what the user should know of them.
+        wanted: whether somebody still waits for them; threads ask it, too. Returns the folder that
+        they go on from, and what the user should know of them.
         """
-        async with self._saving() as (box, saver):
-            return await saver.fork(box, names)
+
+        def go_on() -> bool:
+            return wanted() and self.box is not None and not self.stopping.is_set()
+
+        async with self._forking, contextlib.AsyncExitStack() as saving:
+            box, saver = await saving.enter_async_context(self._saving())
+            return await saver.fork(box, names, go_on, saving.aclose)
 
     @contextlib.asynccontextmanager
     async def _saving(self) -> AsyncIterator[tuple[Box, Saver]]:

@@ -221,7 +221,7 @@ class Peer:
 
     async def _fork(self, params: dict[str, Any]) -> dict[str, Any]:
         call = messages.read(params, messages.ForkCall)
-        folder, notice = await self._keeper.fork(call.names)
+        folder, notice = await self._keeper.fork(call.names, lambda: self._channel.failure is None)
         return messages.write(messages.Forked(folder=str(folder), notice=notice))
 
     async def _stop(self, params: dict[str, Any]) -> None:

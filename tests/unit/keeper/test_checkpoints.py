@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -32,6 +33,7 @@ from corral.keeper.model import Request
 from corral.keeper.store import Record
 from corral.plan import Plan
 from corral.sandbox import Parts, saved
+from corral.sandbox.checkpoint import in_thread
 from corral.templates import Shape
 from tests.support import examples
 
@@ -55,7 +57,7 @@ class SavingBox:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.write(state, b"state")
         if meanwhile is not None:
-            meanwhile()
+            await in_thread(meanwhile)
 
 
 SHAPE = Shape(
@@ -93,6 +95,11 @@ class Made:
     async def checkpoint(self, tag: str, box: SavingBox | None = None, **how: bool) -> None:
         await self.saver.checkpoint(as_box(box or SavingBox()), tag, **{"replace": False, **how})
 
+    async def fork(
+        self, names: Sequence[str], box: SavingBox | None = None
+    ) -> tuple[Path, str | None]:
+        return await self.saver.fork(as_box(box or SavingBox()), names, lambda: True, nothing)
+
     def open(self, tag: str, plan: Plan | None = None) -> None:
         """As a keeper does that goes on from it."""
         life = SimpleNamespace(
@@ -106,6 +113,10 @@ class Made:
             assert template is not None
             assert os.pread(template.memory, 6, 2 << 20) == b"memory"
             assert os.read(template.state, 10) == b"state"
+
+
+async def nothing() -> None:
+    """Nobody waits for the sandbox to run on."""
 
 
 def as_box(box: SavingBox) -> Box:
@@ -291,7 +302,7 @@ async def test_each_copy_gets_the_workspace(made: Made, project: Path) -> None:
     names = [f"{made.record.name}-copy-{number}" for number in (1, 2)]
     for name in names:
         Record(name).folder.mkdir()  # as its lock does
-    folder, notice = await made.saver.fork(as_box(SavingBox()), names)
+    folder, notice = await made.fork(names)
     assert notice is not None and "pipe" in notice
     for name in names:
         copied = Record(name)
@@ -307,7 +318,7 @@ async def test_each_copy_gets_the_workspace(made: Made, project: Path) -> None:
 async def test_a_fork_that_fails_leaves_nothing(made: Made) -> None:
     name = f"{made.record.name}-none"
     with pytest.raises(CheckpointError, match="runs on"):
-        await made.saver.fork(as_box(SavingBox(full=True)), [name])
+        await made.fork([name], SavingBox(full=True))
     assert not (Record(name).folder / checkpoints.WORKSPACE).exists()
     assert list(made.root.iterdir()) == []
 
@@ -315,7 +326,7 @@ async def test_a_fork_that_fails_leaves_nothing(made: Made) -> None:
 @pytest.mark.parametrize("count", [0, 65])
 async def test_a_fork_makes_a_number_of_copies(made: Made, count: int) -> None:
     with pytest.raises(CheckpointError, match="1 to 64"):
-        await made.saver.fork(as_box(SavingBox()), [f"n-{number}" for number in range(count)])
+        await made.fork([f"n-{number}" for number in range(count)])
 
 
 async def test_another_sandboxs_workspace_is_not_touched(made: Made) -> None:
@@ -325,7 +336,7 @@ async def test_another_sandboxs_workspace_is_not_touched(made: Made) -> None:
     (there / "precious").touch()
     for names in ([name], [f"{name}-new", name], [f"{name}-same", f"{name}-same"]):
         with pytest.raises(CheckpointError, match="a name of its own"):
-            await made.saver.fork(as_box(SavingBox()), names)
+            await made.fork(names)
     assert (there / "precious").exists()
 
 
@@ -353,7 +364,13 @@ class SlowSaver:
         if replace:
             raise CheckpointError("the disk is full.")
 
-    async def fork(self, box: Box, names: Sequence[str]) -> tuple[Path, str | None]:
+    async def fork(
+        self,
+        box: Box,
+        names: Sequence[str],
+        wanted: Callable[[], bool],
+        run_on: Callable[[], Awaitable[None]],
+    ) -> tuple[Path, str | None]:
         await self.checkpoint(box, names[0], replace=False)
         return Path("/state/fork"), "not in the copies: pipe"
 
@@ -393,3 +410,137 @@ async def test_one_that_cannot_be_saved_says_so(kept: Kept) -> None:
     async with connect(kept.name) as client:
         with pytest.raises(SandboxStateError, match="cannot be saved"):
             await client.checkpoint("one")
+
+
+# While copies are made of what is saved
+
+
+class Copies:
+    """Copies of a folder that take as long as the test wants; a stop is seen with each entry."""
+
+    def __init__(self) -> None:
+        self.begun: list[Path] = []
+        self.go_on = threading.Event()
+        self.slow = 0  # the first that takes long, from 1
+        self.looks = True
+        self.changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, _source: str, target: str, hidden: Callable[[str, bool], bool]) -> list[str]:
+        folder = Path(target)
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+        self.begun.append(folder)
+        self._loop.call_soon_threadsafe(self.changed.set)
+        while len(self.begun) >= self.slow and not self.go_on.wait(0.01):
+            if self.looks:
+                hidden("file", False)
+        return []
+
+    async def until(self, count: int) -> None:
+        """So many have begun."""
+        async with asyncio.timeout(10):
+            while len(self.begun) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def left(self, made: Made) -> list[Path]:
+        return [path for path in (*self.begun, *made.root.glob("[.]*")) if path.exists()]
+
+
+@pytest.fixture
+async def copies(made: Made, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Copies]:
+    """Of a keeper whose sandbox can be saved."""
+    found = Copies()
+    monkeypatch.setattr(checkpoints, "copy_folder", found)
+    monkeypatch.setattr(kept.box, "save", SavingBox().save)
+    monkeypatch.setattr(kept.box, "plan", SavingBox.plan, raising=False)
+    kept.keeper.saver = made.saver
+    kept.keeper.grace = 0
+    yield found
+    found.go_on.set()
+
+
+def named(kept: Kept) -> list[str]:
+    return [f"{kept.name}-c{number}" for number in (1, 2, 3)]
+
+
+async def gone(condition: Callable[[], object]) -> None:
+    """Wait until it is so no more."""
+    async with asyncio.timeout(10):
+        while condition():  # noqa: ASYNC110 - files tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_sandbox_runs_on_while_further_copies_are_made(kept: Kept, copies: Copies) -> None:
+    copies.slow = 2
+    async with connect(kept.name) as client, asyncio.timeout(10):
+        fork = asyncio.create_task(client.fork(named(kept)))
+        await copies.until(2)
+        with pytest.raises(CommandNotFoundError):  # it arrived
+            await client.exec(["true"])
+        await client.pause()
+        await client.resume()
+        assert not fork.done()
+        copies.go_on.set()
+        forked = await fork
+    assert forked.notice is None and len(copies.begun) == 3
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+async def test_a_sandbox_that_is_stopped_does_not_wait_for_copies(
+    made: Made, kept: Kept, copies: Copies, slow: int
+) -> None:
+    copies.slow = slow
+    async with connect(kept.name) as client:
+        fork = asyncio.create_task(client.fork(named(kept)))
+        await copies.until(slow)
+        await client.stop(0)
+        async with asyncio.timeout(5):
+            await kept.keeper.wind_down()
+            with pytest.raises(CheckpointError, match="given up"):
+                await fork
+    assert len(copies.begun) == slow and copies.left(made) == []
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+async def test_copies_that_nobody_waits_for_are_removed_also_what_is_saved(
+    made: Made, kept: Kept, copies: Copies, slow: int
+) -> None:
+    copies.slow = slow
+    async with connect(kept.name) as client:
+        fork = asyncio.create_task(client.fork(named(kept)))
+        await copies.until(slow)
+        fork.cancel()
+    await gone(lambda: copies.left(made))
+    assert kept.keeper.state == "running"
+    copies.slow = 4 + slow
+    async with connect(kept.name) as client, asyncio.timeout(10):
+        await client.fork(named(kept))  # the names are free
+
+
+async def test_copies_that_are_whole_when_nobody_waits_any_more_are_removed(
+    made: Made, kept: Kept, copies: Copies
+) -> None:
+    copies.slow, copies.looks = 3, False
+    async with connect(kept.name) as client:
+        fork = asyncio.create_task(client.fork(named(kept)))
+        await copies.until(3)
+        fork.cancel()
+    await gone(lambda: kept.server.clients)
+    copies.go_on.set()
+    await gone(lambda: copies.left(made))
+
+
+async def test_one_fork_is_made_after_the_other(made: Made, kept: Kept, copies: Copies) -> None:
+    """What is removed of one that was given up is never another's."""
+    copies.slow = 2
+    async with connect(kept.name) as client, connect(kept.name) as other:
+        first = asyncio.create_task(client.fork(named(kept)))
+        await copies.until(2)
+        second = asyncio.create_task(other.fork([f"{kept.name}-d"]))
+        done, _waiting = await asyncio.wait((first, second), timeout=0.1)
+        assert not done and len(copies.begun) == 2
+        copies.go_on.set()
+        await asyncio.gather(first, second)
+    assert len(copies.begun) == 4
