@@ -23,12 +23,12 @@ def command(dry_run: bool, as_json: bool) -> None:
     """
     from .. import paths
     from ..agents import images
-    from ..images.locks import clear_cache
+    from ..images.locks import LOCKS, clear_cache
     from ..sandbox import sweep
 
     # Programs of agents that sandboxes use are opened by name, again and again: those stay.
     cleared = images.prune(dry_run=dry_run, keep=_tools_of_kept())
-    keep = {images.images_folder().name}
+    keep = {images.images_folder().name, LOCKS}
     cleared += clear_cache(paths.cache_dir(), dry_run=dry_run, keep=keep)
     folders = [str(path) for path in sweep(kept=True, dry_run=dry_run)]
     if as_json:

@@ -14,6 +14,8 @@ from pathlib import Path
 from .. import paths
 from ..errors import ImageError
 
+LOCKS = "locks"  # a folder in the cache
+
 
 @contextmanager
 def locked(name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -25,7 +27,7 @@ def locked(name: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
     the block is reported as one of the cache: an ImageError.
     """
     try:
-        folder = paths.cache_dir() / "locks"
+        folder = paths.cache_dir() / LOCKS
         folder.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from corral.images.locks import locked
+
 from .conftest import Typed
 
 
@@ -71,3 +73,14 @@ def test_logs_kept_on_purpose_go_and_a_running_sandboxs_folder_stays(
         typed("gc", XDG_RUNTIME_DIR=str(abandoned.parents[1]))
     assert not kept.exists()
     assert used.exists()
+
+
+def test_a_lock_that_is_held_is_found_by_the_next_who_wants_it(
+    typed: Typed, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file in its place would let two make the same thing at once."""
+    monkeypatch.setenv("CORRAL_CACHE_DIR", str(cache))
+    with locked("kernel"):
+        assert typed("gc").returncode == 0
+        with open(cache / "locks" / "kernel.lock") as found, pytest.raises(BlockingIOError):
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
