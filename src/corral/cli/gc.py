@@ -17,6 +17,9 @@ Examples:
 def command(dry_run: bool, as_json: bool) -> None:
     """Remove abandoned run folders, kept logs, and everything in the cache folder.
 
+    And what a command that was killed has left of a sandbox: half a copy of a workspace, a memory
+    that copies were to go on from. No command shows that.
+
     What running sandboxes use stays usable: they hold their files open, and the programs of agents
     that they use are left. The next start builds anew what it needs; guest kernels and tools are
     downloaded again.
@@ -24,6 +27,7 @@ def command(dry_run: bool, as_json: bool) -> None:
     from .. import paths
     from ..agents import images
     from ..images.locks import LOCKS, clear_cache
+    from ..keeper import leftovers
     from ..sandbox import sweep
 
     # Programs of agents that sandboxes use are opened by name, again and again: those stay.
@@ -31,16 +35,24 @@ def command(dry_run: bool, as_json: bool) -> None:
     keep = {images.images_folder().name, LOCKS}
     cleared += clear_cache(paths.cache_dir(), dry_run=dry_run, keep=keep)
     folders = [str(path) for path in sweep(kept=True, dry_run=dry_run)]
+    left = [str(path) for path in leftovers.clear(dry_run=dry_run)]
     if as_json:
         import json
 
-        answer = {"run_folders": folders, "cache_bytes": cleared, "dry_run": dry_run}
+        answer = {
+            "run_folders": folders,
+            "left_behind": left,
+            "cache_bytes": cleared,
+            "dry_run": dry_run,
+        }
         click.echo(json.dumps(answer))
         return
     freed, removed = ("would free", "would remove") if dry_run else ("freed", "removed")
     click.echo(f"{freed} {cleared / 1e6:.1f} MB in {paths.cache_dir()}")
     for folder in folders:
         click.echo(f"{removed} {folder}, left behind by a sandbox that is gone")
+    for folder in left:
+        click.echo(f"{removed} {folder}, left behind by a command that was ended")
 
 
 def _tools_of_kept() -> set[str]:

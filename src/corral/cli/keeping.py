@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import CorralError, SandboxStateError
 from ..events import Became, CommandEnded, CommandStarted, Event, Failed, Report
+from ..keeper import leftovers
 from ..keeper.client import Kept, connect
 from ..keeper.launch import launch
 from ..keeper.life import keep
@@ -135,8 +136,8 @@ def stop(record: Record, seconds: float) -> bool:
 def remove(name: str, *, force: bool) -> None:
     """`corral rm`; changes that are held back stay, for `corral diff`."""
     record = Record(name)
-    if not record.exists() and remove_logs(name):
-        return  # of `corral run`
+    if not record.exists() and any([remove_logs(name), leftovers.remove(record)]):
+        return  # of `corral run`, or of a fork that was cut off
     record = Record.find(name)
     if force:
         stop(record, 0.0)

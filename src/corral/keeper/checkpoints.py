@@ -1,7 +1,7 @@
 """Checkpoints of kept sandboxes, and their forks: which there are, making them, going on from them.
 
 sandboxes/NAME/checkpoints/TAG/   see `sandbox.saved`; with request.json, as it was then
-sandboxes/NAME/checkpoints/.*     unfinished, or of a fork under way
+sandboxes/NAME/checkpoints/.*     unfinished, or of a fork under way; see `leftovers`
 sandboxes/NAME/workspace/         of a fork: its own copy of the workspace
 """
 
@@ -37,7 +37,7 @@ from .store import Record
 FOLDER, WORKSPACE, DISK = "checkpoints", "workspace", "disk.qcow2"
 _REQUEST = "request.json"
 FORK = ".fork-"  # and the first copy's name
-_UNFINISHED = (".restored", ".new")  # of a disk: put back, or made (see `sandbox.disk`)
+UNFINISHED = (".restored", ".new")  # of a disk: put back, or made (see `sandbox.disk`)
 MAX_FORKS = 64
 _SHOWN = 5
 
@@ -102,16 +102,6 @@ def remove(record: Record, tag: str) -> None:
     hidden = folder.with_name(f".{folder.name}.removed")
     folder.rename(hidden)  # in one step: half of one is never found
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def sweep(record: Record) -> None:
-    """Remove what was left unfinished; under the keeper's lock, before its machine starts."""
-    for ending in _UNFINISHED:
-        (record.folder / (DISK + ending)).unlink(missing_ok=True)
-    root = record.folder / FOLDER
-    for entry in root.iterdir() if root.is_dir() else ():
-        if entry.name.startswith("."):
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 class Saver:
@@ -283,7 +273,7 @@ def _not_copied(left: Sequence[str]) -> str | None:
 def put_back(disk: int, record: Record) -> None:
     """Have a checkpoint's disk, a descriptor, in place of the sandbox's. Raises HostError."""
     target = record.folder / DISK
-    fresh = target.with_name(target.name + _UNFINISHED[0])
+    fresh = target.with_name(target.name + UNFINISHED[0])
     try:
         fresh.unlink(missing_ok=True)
         try:

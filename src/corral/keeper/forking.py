@@ -71,9 +71,7 @@ def _clear(record: Record) -> None:
         raise SandboxStateError(
             f"a sandbox {record.name} was made meanwhile.", hint="Try again: it gets other names."
         )
-    workspace = record.folder / checkpoints.WORKSPACE
-    if workspace.is_dir():
-        remove_tree(workspace)
+    record.drop(checkpoints.WORKSPACE)
 
 
 def _launch(records: Sequence[Record], saved: Path, report: Report, up: list[Record]) -> None:

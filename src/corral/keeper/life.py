@@ -22,9 +22,8 @@ from ..sandbox.appearances import Watch
 from ..sandbox.checkpoint import in_thread
 from ..sandbox.run_folder import run_folder
 from ..templates import Template
-from . import messages
+from . import leftovers, messages
 from .checkpoints import Saver, put_back
-from .checkpoints import sweep as sweep_checkpoints
 from .keeper import STOP_GRACE, Keeper
 from .model import VERSION, Problem, Request, State, Status
 from .server import Server
@@ -164,7 +163,7 @@ class _Life:
         keeper.saver = Saver(self._record, self._request, self._plan, self._parts)
         with contextlib.ExitStack() as going:
             going.callback(self._ended, watch, begun)
-            sweep_checkpoints(self._record)
+            leftovers.sweep(self._record)
             template = await in_thread(lambda: self._saved(going))
             async with start(
                 self._plan,

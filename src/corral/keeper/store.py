@@ -1,7 +1,7 @@
 """The state of kept sandboxes on disk: one folder for each name, private to the user.
 
     sandboxes/NAME/            below the state folder, mode 0700
-        checkpoints/TAG/, workspace/   see `checkpoints`
+        checkpoints/TAG/, workspace/   see `checkpoints`; what is left of them: `leftovers`
         change.lock    flock(2), held by a command that starts or removes the sandbox
         keeper.lock    flock(2), held by the keeper for as long as it lives
         request.json   what was asked for; with it, and only then, the sandbox exists
@@ -262,9 +262,9 @@ class Record:
         """Wait until there is no keeper any more, as long as that takes."""
         self._when_free(fcntl.LOCK_SH)
 
-    def _when_free(self, operation: int) -> bool:
+    def _when_free(self, operation: int, lock: str = _KEEPER) -> bool:
         try:
-            descriptor = os.open(self.folder / _KEEPER, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -275,6 +275,21 @@ class Record:
             return True
         finally:
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def unless_changing(self) -> Iterator[bool]:
+        """`changing` when that is free; False, at once, when another command has it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.changing(_give_up))
+            except _BusyError:
+                yield False
+            else:
+                yield True
+
+    def is_changing(self) -> bool:
+        """Whether a command is about to start or remove it."""
+        return not self._when_free(fcntl.LOCK_SH | fcntl.LOCK_NB, _CHANGE)
 
     # The end
 
@@ -287,20 +302,14 @@ class Record:
         self._clear_away()
 
     def _clear_away(self) -> None:
-        """Remove the folder, lock and all; whoever waits for the lock makes a new one.
-
-        Under another name: somebody else may make the folder anew at any time.
-        """
+        """Remove the folder, lock and all; whoever waits for the lock makes a new one."""
         with _disk(self.folder):
-            gone = self.folder.with_name(f"{_GONE}{secrets.token_hex(4)}")
-            try:
-                self.folder.rename(gone)
-            except FileNotFoundError:
-                return
-            # With what a command that was killed here left; several may be at it.
-            for folder in gone.parent.glob(f"{_GONE}*"):
-                with contextlib.suppress(FileNotFoundError):
-                    remove_tree(folder)
+            _put_away(self.folder)
+
+    def drop(self, name: str) -> None:
+        """Remove a folder in it that nothing uses any more, if it is there; under `changing`."""
+        with _disk(self.folder):
+            _put_away(self.folder / name)
 
     def end_keeper(self, number: signal.Signals = signal.SIGTERM) -> bool:
         """Send the keeper a signal, for when it does not listen; False when there is none."""
@@ -319,9 +328,36 @@ class Record:
         return False
 
 
+def remove_gone() -> None:
+    """Remove what commands left that were killed while they removed a sandbox. Raises OSError."""
+    for folder in left_gone():  # several may be at it
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(folder)
+
+
+def left_gone() -> list[Path]:
+    """What is being removed, or was when a command was killed."""
+    return sorted(root().glob(f"{_GONE}*"))
+
+
+def _put_away(folder: Path) -> None:
+    """Remove a folder, under another name: somebody else may make it anew at any time."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(root() / f"{_GONE}{secrets.token_hex(4)}")
+        remove_gone()
+
+
 def boot_id() -> str:
     """What tells this boot of the host from any other (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class _BusyError(Exception):
+    """Another command has the lock."""
+
+
+def _give_up() -> None:
+    raise _BusyError
 
 
 @contextlib.contextmanager

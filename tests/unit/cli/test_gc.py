@@ -54,10 +54,15 @@ def test_it_clears_the_cache_and_removes_what_was_left_behind(
     assert not abandoned.exists()
 
 
-def test_a_script_gets_json(typed: Typed, cache: Path, abandoned: Path) -> None:
-    finished = typed("gc", "--json", XDG_RUNTIME_DIR=str(abandoned.parents[1]))
+def test_a_script_gets_json(typed: Typed, cache: Path, abandoned: Path, tmp_path: Path) -> None:
+    folders = {
+        "XDG_RUNTIME_DIR": str(abandoned.parents[1]),
+        "CORRAL_STATE_DIR": str(tmp_path / "state"),
+    }
+    finished = typed("gc", "--json", **folders)
     said = json.loads(finished.stdout)
     assert said["run_folders"] == [str(abandoned)]
+    assert said["left_behind"] == []
     assert said["cache_bytes"] >= 1 << 20
     assert said["dry_run"] is False
 
@@ -84,3 +89,14 @@ def test_a_lock_that_is_held_is_found_by_the_next_who_wants_it(
         assert typed("gc").returncode == 0
         with open(cache / "locks" / "kernel.lock") as found, pytest.raises(BlockingIOError):
             fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_a_killed_fork_left_is_told_and_removed(
+    typed: Typed, cache: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "state" / "sandboxes" / "app-1"
+    (half / "workspace").mkdir(parents=True)
+    dry = typed("gc", "-n", CORRAL_STATE_DIR=str(tmp_path / "state")).stdout
+    assert f"would remove {half}, left behind by a command" in dry and half.exists()
+    assert f"removed {half}" in typed("gc", CORRAL_STATE_DIR=str(tmp_path / "state")).stdout
+    assert not half.exists()

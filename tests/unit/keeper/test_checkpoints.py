@@ -25,9 +25,10 @@ from corral.errors import (
 )
 from corral.images.watched import FileState
 from corral.keeper import checkpoints
-from corral.keeper.checkpoints import Saver, find, listed, remove, request_of, sweep
+from corral.keeper.checkpoints import Saver, find, listed, remove, request_of
 from corral.keeper.client import connect
 from corral.keeper.keeper import Box
+from corral.keeper.leftovers import sweep
 from corral.keeper.life import _Life
 from corral.keeper.model import Request
 from corral.keeper.store import Record
@@ -235,13 +236,6 @@ async def test_a_disk_that_cannot_be_put_back_leaves_nothing_half(
         made.open("one")
     assert made.disk.read_bytes() == b"disk as it is now"
     assert not list(made.record.folder.glob("disk.qcow2.*"))
-
-
-def test_disks_that_were_left_half_way_are_swept(record: Record) -> None:
-    for ending in ("", ".restored", ".new"):
-        (record.folder / f"disk.qcow2{ending}").touch()
-    sweep(record)
-    assert [found.name for found in record.folder.glob("disk.qcow2*")] == ["disk.qcow2"]
 
 
 async def test_zeros_that_became_a_hole_are_no_damage(made: Made) -> None:
