@@ -15,6 +15,7 @@ its lock is held: no process id is ever trusted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -330,9 +331,14 @@ class Record:
 
 def remove_gone() -> None:
     """Remove what commands left that were killed while they removed a sandbox. Raises OSError."""
-    for folder in left_gone():  # several may be at it
-        with contextlib.suppress(FileNotFoundError):
+    for folder in left_gone():
+        try:
             remove_tree(folder)
+        except FileNotFoundError:  # several may be at it
+            continue
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # somebody was about to write there: the next time
+                raise
 
 
 def left_gone() -> list[Path]:

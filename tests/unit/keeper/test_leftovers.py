@@ -10,7 +10,7 @@ import pytest
 
 from corral.cli import keeping
 from corral.errors import HostError, UnknownSandboxError
-from corral.keeper import checkpoints, leftovers
+from corral.keeper import checkpoints, leftovers, store
 from corral.keeper.store import Record, root
 
 
@@ -98,6 +98,22 @@ def test_half_a_removal_is_finished() -> None:
     gone.mkdir()
     assert leftovers.clear(dry_run=True) == [gone] and gone.exists()
     assert leftovers.clear(dry_run=False) == [gone] and not gone.exists()
+
+
+def test_a_removal_that_others_still_write_in_is_left_for_the_next(
+    copy: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper that copies into it sees a moment later that nobody waits for that any more."""
+
+    def raced(_folder: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with copy.changing(), monkeypatch.context() as patched:
+        patched.setattr(store, "remove_tree", raced)
+        copy.drop(checkpoints.WORKSPACE)
+        assert not (copy.folder / checkpoints.WORKSPACE).exists()
+        assert len(store.left_gone()) == 1
+    assert store.left_gone() == []
 
 
 def test_whole_checkpoints_and_files_of_others_stay(record: Record) -> None:
