@@ -161,10 +161,10 @@ class _Life:
         keeper = self._keeper
         watch = Watch(self._request.spec, self._plan)
         keeper.saver = Saver(self._record, self._request, self._plan, self._parts)
-        with contextlib.ExitStack() as going:
+        with contextlib.ExitStack() as going, contextlib.ExitStack() as files:
             going.callback(self._ended, watch, begun)
             leftovers.sweep(self._record)
-            template = await in_thread(lambda: self._saved(going))
+            template = await in_thread(lambda: self._saved(files))
             async with start(
                 self._plan,
                 self._parts,
@@ -177,6 +177,7 @@ class _Life:
                 saved=template,
                 kept=True,
             ) as sandbox:
+                files.close()  # what it went on from frees its room when it is removed
                 await watch.ready()
                 begun.set()
                 if abandoned >= 0:
@@ -189,11 +190,11 @@ class _Life:
                     await sandbox.or_lost(keeper.stopping.wait())
                     await sandbox.or_lost(keeper.wind_down())
 
-    def _saved(self, going: contextlib.ExitStack) -> Template | None:
+    def _saved(self, files: contextlib.ExitStack) -> Template | None:
         """What to go on from, its disk in place: None for a fresh start. It may be much to read."""
         if self._checkpoint is None:
             return None
-        found = going.enter_context(saved.opened(self._checkpoint, self._plan, self._parts))
+        found = files.enter_context(saved.opened(self._checkpoint, self._plan, self._parts))
         if found.disk is not None:  # now that all of it is known to be whole
             put_back(found.disk, self._record)
         return found.template
