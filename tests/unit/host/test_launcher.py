@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,3 +273,15 @@ def test_missing_venv_module_is_named(tmp_path: Path) -> None:
     done = bare.start()
     assert done.returncode == 125
     assert "python3.11-venv" in done.stderr
+
+
+def test_a_python_that_can_make_environments_goes_before_one_that_cannot(tmp_path: Path) -> None:
+    bare = Bare(tmp_path)
+    real = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}").resolve()
+    without = bare.tools / "python3"
+    without.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\nexec {real} "$@"\n')
+    without.chmod(0o755)
+    (bare.tools / "python3.11").symlink_to(real)
+    done = bare.start()
+    assert done.returncode == 0, done.stderr
+    assert not bare.log.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -121,11 +122,10 @@ def test_lines_that_are_dropped_end_their_command(box: LocalSandbox, tmp_path: P
 
 def gone(pid: int) -> None:
     limit = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < limit:
-        if "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
-            return
-        time.sleep(0.02)
-    assert not Path(f"/proc/{pid}").exists()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        while "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
+            assert time.monotonic() < limit, "it runs on"
+            time.sleep(0.02)
 
 
 def test_a_process_can_be_talked_to(box: LocalSandbox) -> None:

@@ -17,6 +17,7 @@ from corral.verify.island import PUBLIC, Island, inhabited
 from corral.verify.probes import archives, egress, names
 from corral.verify.run import judged
 from corral.verify.scenes import Ground
+from tests.support.trusting import extract_all
 
 
 async def verdict(name: str, scene: object) -> str:
@@ -45,7 +46,7 @@ class Careless:
 
     async def download(self, _source: str, target: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(self._answer)) as archive:
-            archive.extractall(target.parent, filter="fully_trusted")
+            extract_all(archive, target.parent)
 
     async def list(self, _path: str) -> list[str]:
         return ["whatever"]
