@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from corral.sandbox import Sandbox
+from tests.support import leftovers
 from tests.support.herds import herd_on
 from tests.support.sandboxes import run, shell, succeeded
 
@@ -40,11 +41,12 @@ WORKSPACE = "/export/workspace"  # as a server sees it
 def server(sandbox: Sandbox, agent: int) -> list[psutil.Process]:
     """The processes that serve an agent's files: their sources are pinned in the agents' order."""
     found: dict[str, list[psutil.Process]] = {}
-    for process in psutil.Process().children(recursive=True):
-        words = process.cmdline()
-        children = process.children(recursive=True)
-        if WORKSPACE in words and children:
-            found.setdefault(words[words.index(WORKSPACE) - 1], children)
+    for process in leftovers.family():
+        with contextlib.suppress(psutil.Error):  # gone a moment ago
+            words = process.cmdline()
+            children = process.children(recursive=True)
+            if WORKSPACE in words and children:
+                found.setdefault(words[words.index(WORKSPACE) - 1], children)
     assert len(found) == len(sandbox.plan.agents)
     return found[sorted(found)[agent - 1]]
 
