@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import stat
@@ -51,9 +52,10 @@ def gateways() -> list[psutil.Process]:
     """The gateway's processes, without the bubblewrap around them."""
     found = []
     for process in leftovers.family():
-        words = process.cmdline()
-        if words[-2:] == ["-m", "corral.gateway"] and "--unshare-pid" not in words:
-            found.append(process)
+        with contextlib.suppress(psutil.Error):  # gone a moment ago
+            words = process.cmdline()
+            if words[-2:] == ["-m", "corral.gateway"] and "--unshare-pid" not in words:
+                found.append(process)
     return found
 
 
