@@ -62,7 +62,8 @@ def test_a_projects_own_sandbox_is_attacked_and_the_project_left_as_it_is(
         "verify", "--spec", "--json", "--only", "exports", "--only", "vm", "--only", "host"
     )
     found = answer(done)
-    assert found["verdict"] == "proven", found["results"]
+    short = {each["id"]: each["seen"] for each in found["results"] if each["verdict"] != "proven"}
+    assert set(short) <= lacking(), short
     assert {"workspace-is-the-hosts", "programs-stay"} <= {r["id"] for r in found["results"]}
     assert "share-content-from-jail" not in {r["id"] for r in found["results"]}
     assert json.loads(corral("diff", "--json").stdout or "[]") == []
