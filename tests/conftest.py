@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -22,6 +23,9 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+if TYPE_CHECKING:
+    from corral.scripted import Models
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -99,6 +103,22 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder for sockets, whose paths have 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="ct-") as found:
+        yield Path(found)
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[Models]:
+    """A server of models that follow a script."""
+    from corral.scripted import Models
+
+    async with Models() as found:
+        yield found
 
 
 @pytest.fixture

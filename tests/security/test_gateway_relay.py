@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import tempfile
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,6 @@ from tests.support.egress import ask, policy, running
 from tests.unit.gateway.conftest import KEY, anthropic, openai, started
 
 BODY = json.dumps({"model": "claude-opus-5", "max_tokens": 9, "messages": []}).encode()
-
-
-@pytest.fixture
-async def models() -> AsyncIterator[Models]:
-    async with Models() as found:
-        yield found
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="gw-") as found:  # short: a socket's path has 107 bytes
-        yield Path(found)
 
 
 def said(host: str, body: bytes = BODY, length: int = len(BODY)) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,6 @@ pytestmark = pytest.mark.timeout(SECONDS + 20)
 
 NAME = "claude-in-tmux"
 PANE = "agents"  # of the window of this name, the only one: agent 1
-
-
-@pytest.fixture
-async def models() -> AsyncIterator[Models]:
-    async with Models() as found:
-        yield found
 
 
 @pytest.fixture

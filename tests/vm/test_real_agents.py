@@ -7,7 +7,6 @@ is asked again and ends. What they say is scripted; all else is as it is for a u
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from corral.scripted import Models
 from tests.support.real_agents import SEARCH, SECONDS, check, project, worked
 
 pytestmark = pytest.mark.timeout(SECONDS + 20)
-
-
-@pytest.fixture
-async def models() -> AsyncIterator[Models]:
-    async with Models() as found:
-        yield found
 
 
 async def test_claude_code_works_in_a_machine(tmp_path: Path, models: Models) -> None:

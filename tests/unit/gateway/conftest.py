@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -125,18 +124,6 @@ async def started(
             yield world
         finally:
             world.kept.close()
-
-
-@pytest.fixture
-async def models() -> AsyncIterator[Models]:
-    async with Models() as found:
-        yield found
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="gw-") as found:  # short: a socket's path has 107 bytes
-        yield Path(found)
 
 
 @pytest.fixture
