@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from corral.keeper.model import ALIVE
 from corral.keeper.store import Record, names
 from corral.paths import cache_dir, log_dir, run_root
 from corral.sandbox import sweep
@@ -444,7 +445,7 @@ def test_killed_in_the_middle_of_a_command(running: str, verb: str) -> None:
         done("stop", running)
     with launch(Path("/"), [verb, running]) as process:
         if verb == "start":
-            until(lambda: Record(running).is_kept() and keeper_of(running) != 0)
+            until(lambda: Record(running).written_status().state in ALIVE)  # the new one's words
         with contextlib.suppress(ProcessLookupError):
             kill_keeper(running)
         _out, err = process.communicate(timeout=PATIENCE)

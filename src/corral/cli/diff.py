@@ -43,7 +43,9 @@ At a terminal nothing in a file or a name can drive it: what cannot be printed i
 @click.argument("name", required=False, shell_complete=known_review)
 @paths_argument
 @click.option("--stat", is_flag=True, help="How many lines of which file, no contents.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of all changes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON array: of all changes, or of the sandboxes."
+)
 @agent_option
 def command(
     name: str | None, paths: tuple[str, ...], stat: bool, as_json: bool, agent: int | None
@@ -57,8 +59,9 @@ def command(
     from ..review.store import Review
 
     if name is None:
-        for each in names():
-            click.echo(each)
+        if stat or agent is not None:
+            raise click.UsageError("Say of which sandbox: corral diff lists those with changes.")
+        _sandboxes(names(), as_json=as_json)
         return
     review = Review.find(name)
     chosen = inside(review, paths)
@@ -70,6 +73,14 @@ def command(
         _listed(review, chosen, agent, as_json=as_json)
     else:
         _patch(review, chosen, agent)
+
+
+def _sandboxes(names: Iterable[str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"name": name} for name in names], indent=1))
+        return
+    for name in names:
+        click.echo(name)
 
 
 def _everybody(review: Review, paths: Sequence[str], *, as_json: bool) -> None:

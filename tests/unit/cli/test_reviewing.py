@@ -116,6 +116,15 @@ def test_for_a_script(work: Path, corral: Corral) -> None:
     assert corral("diff", "app", "--agent", "2").returncode == 125
 
 
+def test_the_sandboxes_with_changes(work: Path, corral: Corral) -> None:
+    assert corral("diff").stdout == "app\n"
+    assert json.loads(corral("diff", "--json").stdout) == [{"name": "app"}]
+    assert corral("diff", "--stat").returncode == corral("diff", "--agent", "1").returncode == 2
+    corral("discard", "app", "--yes")
+    assert corral("diff").stdout == ""
+    assert json.loads(corral("diff", "--json").stdout) == []
+
+
 def test_a_reader_who_has_seen_enough_of_a_patch_is_no_error(work: Path) -> None:
     (work / "long").write_text("a line\n" * 200_000)
     argv = command("diff", "app")
