@@ -78,12 +78,12 @@ def golden(request: pytest.FixtureRequest) -> golden_files.Golden:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """State, configuration and run folders of this session; the cache is shared, being a cache."""
+    """Configuration and run folders of this session; the cache is shared, being a cache."""
     base = tmp_path_factory.mktemp("corral")
     runtime = Path(f"/tmp/ct-{os.getpid()}")  # short: a socket's path has 107 bytes
     runtime.mkdir(mode=0o700)
     patch = pytest.MonkeyPatch()
-    patch.setenv("CORRAL_STATE_DIR", str(base / "state"))
+    patch.setenv("CORRAL_STATE_DIR", str(base / "state"))  # until a module has one of its own
     patch.setenv("CORRAL_CONFIG_DIR", str(base / "config"))
     patch.setenv("XDG_RUNTIME_DIR", str(runtime))
     leftovers.adopt_orphans()
@@ -95,6 +95,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.undo()
     subprocess.run(["rm", "-rf", str(runtime)], check=True)
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_state(own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """State of this module: no test sees the sandboxes, reviews and records of another's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CORRAL_STATE_DIR", str(tmp_path_factory.mktemp("corral") / "state"))
+        yield
 
 
 @pytest.fixture
