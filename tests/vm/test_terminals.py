@@ -235,7 +235,9 @@ def test_agents_are_shown_side_by_side_and_outlive_tmux(
     with terminal(tmp_path, ["tmux", app], rows=40, columns=160) as person:
         person.expect("in-42")
         person.expect("C-b d leave")
-        person.type("\x02d")
+        for key in ("\x02", "d"):
+            time.sleep(0.1)  # tmux takes what comes within a millisecond for pasted
+            person.type(key)
         assert person.wait() == 0
     sockets = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_socket()]
     assert sockets == [f"tmux-{os.getuid()}/corral-{app}"]
