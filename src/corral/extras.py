@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shlex
 import sys
@@ -21,6 +20,8 @@ def _source() -> tuple[tuple[str, ...], str]:
 
     direct_url.json is PEP 610's; pip and uv write it for what does not come from an index.
     """
+    import importlib.metadata  # slow, and every start imports this module
+
     try:
         found = importlib.metadata.distribution("corral").read_text("direct_url.json")
         told = json.loads(found or "{}")

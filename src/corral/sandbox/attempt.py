@@ -39,7 +39,7 @@ from .descriptors import connect, memfd
 from .disk import Disk
 from .evidence import CONSOLE_LINES, DEBUG_HINT, explained
 from .machine import LAST_WORDS, SETTLING, Machine
-from .network import egress
+from .network import egress, preload
 from .ports import Ports
 from .sandbox import Sandbox
 from .wake import set_clock, wake
@@ -164,7 +164,9 @@ class Attempt:
         """Bring the machine `up` and start the file servers, all at once; what is to be plugged."""
         served = self._plan.machine.transport == "virtiofs"
         exports = render.exports(self._plan) if served else []
-        _none, *clients = await _together(up, *(self._serve(stack, export) for export in exports))
+        imports = asyncio.to_thread(preload, self._plan)
+        servers = (self._serve(stack, export) for export in exports)
+        _none, _none, *clients = await _together(up, imports, *servers)
         return [(export, client) for export, client in zip(exports, clients, strict=True) if client]
 
     async def _plug(self, clients: list[tuple[Export, socket.socket]]) -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from corral_guest.debug import PORT
-
 from ..channel import Channel
 from ..plan import Plan
 from ..spec.text import is_unicode
@@ -39,6 +37,8 @@ async def open_shells(channel: Channel, plan: Plan, folder: Path) -> tuple[Debug
     """Have the guest listen, if the plan says so. Raises GuestError, ChannelError."""
     if not plan.debug_shell:
         return ()
+    from corral_guest.debug import PORT  # with all that the guest needs for it
+
     found = []
     for agent in plan.agents:
         port, secret = PORT + agent.number, secrets.token_hex(_SECRET_BYTES)

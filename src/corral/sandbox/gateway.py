@@ -31,15 +31,12 @@ async def opened_gateway(
     report: Report,
     *,
     kept: bool,
-) -> AsyncIterator[Callable[[int], Path] | None]:
-    """Where the gateway listens for an agent; None where the plan has no gateway.
+) -> AsyncIterator[Callable[[int], Path]]:
+    """Where the gateway listens for an agent; the plan has a gateway.
 
     kept: the sandbox stays, so what it spent is kept for its next start. environ: the user's
     environment, in which keys are looked for. Raises HostError, ProcessError.
     """
-    if not plan.gateways:
-        yield None
-        return
     config = configured(plan, run_folder.name, kept=kept)
     door = Door(
         what="the gateway",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from importlib import import_module
 from pathlib import Path
 
 from ..channel import Channel, Stream
 from ..events import Notice, Report
 from ..journal import Journal
-from ..network import Engine
 from ..paths import log_dir
 from ..plan import Plan
 
@@ -57,6 +57,16 @@ class _Counted:
         self._stream.reset(reason)
 
 
+def preload(plan: Plan) -> None:
+    """Import what `egress` will need: for a thread, while QEMU starts."""
+    if _served(plan):
+        import_module("corral.network")
+
+
+def _served(plan: Plan) -> list[int]:
+    return [agent.number for agent in plan.agents if agent.setup["network"] is not None]
+
+
 @contextlib.asynccontextmanager
 async def egress(
     plan: Plan,
@@ -73,10 +83,12 @@ async def egress(
     protocol.
     """
     traffic = Traffic()
-    agents = [agent.number for agent in plan.agents if agent.setup["network"] is not None]
+    agents = _served(plan)
     if not agents:
         yield traffic
         return
+    from ..network import Engine
+
     with contextlib.closing(Journal(log_dir(plan.name) / JOURNAL, limit=LOG_SIZE)) as journal:
         engine = Engine(
             plan.network,

@@ -11,7 +11,6 @@ from ..errors import HostError, MissingProgramError
 from ..events import Report
 from ..host import Facts, Program, Virtiofsd
 from ..images import BaseImage, Kernel, ensure_base_image, ensure_kernel
-from ..images.fetch import fetch_tool
 from ..plan import Plan
 
 
@@ -48,19 +47,25 @@ def prepare(plan: Plan, facts: Facts, report: Report) -> Parts:
     server = _file_server(facts, report) if plan.machine.transport == "virtiofs" else None
     vsock = None
     if plan.machine.carrier == "vsock":
-        vsock = facts.vhost_device_vsock or fetch_tool("vhost-device-vsock", report)
+        vsock = facts.vhost_device_vsock or _fetched("vhost-device-vsock", report)
     return Parts(facts, kernel, base, server, vsock)
 
 
 def _file_server(facts: Facts, report: Report) -> Virtiofsd:
     """The host's virtiofsd, or Debian's Rust one."""
-    return facts.own_virtiofsd or Virtiofsd(program=fetch_tool("virtiofsd", report), dialect="rust")
+    return facts.own_virtiofsd or Virtiofsd(program=_fetched("virtiofsd", report), dialect="rust")
 
 
 def _with_checkpoints(facts: Facts, report: Report) -> Facts:
     """The facts with a QEMU and a virtiofsd that can save their state: the host's, or Debian's."""
-    qemu = facts.checkpoint_qemu or fetch_tool("qemu", report)
+    qemu = facts.checkpoint_qemu or _fetched("qemu", report)
     server = facts.checkpoint_virtiofsd or Virtiofsd(
-        program=fetch_tool("virtiofsd", report), dialect="rust"
+        program=_fetched("virtiofsd", report), dialect="rust"
     )
     return msgspec.structs.replace(facts, qemu=qemu, virtiofsd=server)
+
+
+def _fetched(tool: str, report: Report) -> Program:
+    from ..images.fetch import fetch_tool  # what fetching needs, few starts need
+
+    return fetch_tool(tool, report)

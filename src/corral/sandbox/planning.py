@@ -16,7 +16,6 @@ from ..paths import program_files
 from ..plan import Plan, build
 from ..search import note
 from ..spec import PROTECTED, Spec, mask_matcher
-from .secrets import check_extra
 
 # The oldest that can be a guest's: the supervisor needs cgroup.kill (5.14).
 GUEST_KERNEL = (5, 14)
@@ -54,7 +53,10 @@ def make_plan(spec: Spec, facts: Facts, environ: Mapping[str, str], *, kept: boo
         workspace = msgspec.structs.replace(found.workspace, disk=disk)
         found = msgspec.structs.replace(found, workspace=workspace)
     plan = build(spec, facts, found, environ, jail_filters(spec, facts), surveys)
-    check_extra(plan)
+    if plan.secrets:
+        from .secrets import check_extra
+
+        check_extra(plan)
     note(_changed(spec))
     return plan
 

@@ -47,12 +47,12 @@ class Intercepting:
     """plan: the sandbox's, with placeholders and trust. socket: for the engine."""
 
     plan: Plan
-    socket: Path | None
+    socket: Path
 
 
 def check_extra(plan: Plan) -> None:
-    """Raises PlanError when there are secrets, and what intercepts is not installed."""
-    if plan.secrets and find_spec("mitmproxy") is None:
+    """Raises PlanError when what intercepts requests is not installed; the plan has secrets."""
+    if find_spec("mitmproxy") is None:
         names = ", ".join(secret.name for secret in plan.secrets)
         raise PlanError(
             f"secrets ({names}) are put into requests by mitmproxy, which is not installed.",
@@ -70,14 +70,11 @@ async def intercepting(
     report: Report,
     held: Mapping[str, str],
 ) -> AsyncIterator[Intercepting]:
-    """The interceptor while the sandbox runs; nothing of all that where the plan has no secrets.
+    """The interceptor while the sandbox runs; the plan has secrets.
 
     environ: the user's environment, in which secrets are looked for. held: placeholders that a
     copy of a sandbox holds already. Raises HostError, ProcessError.
     """
-    if not plan.secrets:
-        yield Intercepting(plan, None)
-        return
     report(Phase(name="secrets", message="looking for the secrets"))
     wanted = tuple(
         Wanted(

@@ -16,14 +16,12 @@ from ..proc.bwrap import Bind
 from ..templates import Template
 from .attempt import Attempt
 from .disk import Disk, opened
-from .gateway import opened_gateway
 from .limits import bounds
 from .machine import Machine
 from .parts import Parts
 from .ports import Ports
 from .run_folder import run_folder
 from .sandbox import Sandbox
-from .secrets import intercepting
 from .template import BOOT_TIMEOUT, RESTORE_TIMEOUT, template_for
 
 
@@ -148,14 +146,20 @@ class _Machines:
             self._disk = await stack.enter_async_context(
                 opened(disk, plan.disk, facts, helpers, report)
             )
-        held = {} if saved is None else saved.placeholders
-        secret = await stack.enter_async_context(
-            intercepting(plan, helpers, folder, facts, os.environ, report, held)
-        )
-        self._gateway = await stack.enter_async_context(
-            opened_gateway(plan, helpers, folder, facts, os.environ, report, kept=kept)
-        )
-        self._plan, self._intercept = secret.plan, secret.socket
+        if plan.secrets:
+            from .secrets import intercepting
+
+            held = {} if saved is None else saved.placeholders
+            secret = await stack.enter_async_context(
+                intercepting(plan, helpers, folder, facts, os.environ, report, held)
+            )
+            self._plan, self._intercept = secret.plan, secret.socket
+        if plan.gateways:
+            from .gateway import opened_gateway
+
+            self._gateway = await stack.enter_async_context(
+                opened_gateway(plan, helpers, folder, facts, os.environ, report, kept=kept)
+            )
 
     def attempt(self, ports: Ports, *, keep: bool) -> Attempt:
         """A machine that is still to come up."""

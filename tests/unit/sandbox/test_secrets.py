@@ -137,16 +137,6 @@ async def test_the_secret_goes_out_and_is_in_no_process_but_one(setting: Setting
     assert setting.notices() == []
 
 
-async def test_without_secrets_there_is_no_process(setting: Setting) -> None:
-    assert setting.facts.bwrap is not None
-    plan = examples.plan()
-    root = os.getuid() == 0
-    async with Helpers.start(setting.facts.bwrap.argv, root=root, run_folder=None) as helpers:
-        run = intercepting(plan, helpers, setting.folder, setting.facts, {}, print, {})
-        async with run as door:
-            assert door == Intercepting(plan, None)
-
-
 async def test_a_copy_keeps_its_placeholders_and_has_an_authority_of_its_own(
     setting: Setting,
 ) -> None:
@@ -224,7 +214,6 @@ def test_the_extra_that_is_missing_is_named(
     monkeypatch.setattr(
         secrets, "find_spec", lambda name: None if name == "mitmproxy" else there(name)
     )
-    check_extra(examples.plan())
     with pytest.raises(PlanError, match="TOKEN") as caught:
         check_extra(plan_with(tmp_path / "key"))
     assert caught.value.hint and "[intercept]" in caught.value.hint

@@ -34,6 +34,9 @@ DENY = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # QEMU's machine and the kernel's name of its first serial port. Only x86_64 has been tried.
 MACHINES = {"x86_64": ("q35,smm=off,vmport=off", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
+# The emulated processor. QEMU carries out `rep movsb` and `rep stosb` byte by byte; a kernel and a
+# libc that are told that these are fast (ERMS, FSRM) clear and copy memory at a third of the speed.
+_EMULATED = {"x86_64": "max,erms=off,fsrm=off", "aarch64": "max"}
 
 KERNEL_COMMAND_LINE = (
     # panic=-1 with -no-reboot: a panic ends QEMU, so that it is noticed at once.
@@ -87,7 +90,9 @@ def qemu(
 def machine_arguments(plan: Plan, *, verbose: bool = False, restored: bool = False) -> list[str]:
     """QEMU's own arguments. A restored machine has its kernel in its memory already."""
     machine = plan.machine
-    accel, cpu = ("tcg,thread=multi", "max") if machine.accel == "tcg" else ("kvm", "host")
+    accel, cpu = "kvm", "host"
+    if machine.accel == "tcg":
+        accel, cpu = "tcg,thread=multi", _EMULATED[machine.arch]
     arguments = [
         *("-name", "corral", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", DENY),
