@@ -11,7 +11,7 @@ from .hosts import Host
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's own caches is read or written."""
     for variable in ("CORRAL_CACHE_DIR", "CORRAL_STATE_DIR", "XDG_RUNTIME_DIR"):
         folder = tmp_path / variable.lower()
