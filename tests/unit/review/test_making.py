@@ -162,6 +162,8 @@ steps = st.lists(
 
 def carry_out(root: Path, act: str, path: str, other: str) -> None:
     with suppress(OSError, shutil.Error):  # it needs a file there, or a file system that can
+        if act in ("same content", "longer", "replaced") and (root / path).is_fifo():
+            return  # who opens a pipe waits for its other end
         ACTS[act](root, path, other)
 
 
@@ -223,6 +225,7 @@ def open_up(root: Path) -> None:
 @example(done=[("here", "behind", "d/b", "x")], branches=_NONE)
 @example(done=[("work", "behind", "d/twin", "x"), ("here", "hard link", "a", "x")], branches=_NONE)
 @example(done=[("work", "folder attribute", "d/b", "x")], branches=_NONE)
+@example(done=[("here", "pipe", "a", "x"), ("here", "replaced", "a", "x")], branches=_NONE)
 @example(done=[("here", "unmask", "a", "x"), ("work", "folder", "secret", "x")], branches=_NONE)
 @settings(
     max_examples=20,
