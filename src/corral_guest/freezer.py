@@ -35,12 +35,30 @@ def thaw(groups: list[str]) -> None:
 
 
 def _wait_until_frozen(group: str) -> None:
-    events = os.open(f"{group}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        poll = select.poll()
-        poll.register(events, select.POLLPRI)
-        while b"frozen 1" not in os.pread(events, 4096, 0):
-            if not poll.poll(TIMEOUT * 1000):
-                raise OSError(errno.ETIMEDOUT, "a process does not stand still", group)
-    finally:
-        os.close(events)
+    """Of a group with processes and groups of its own, "frozen 1" tells of its own processes only:
+    every group below is asked (Linux 6.1, cgroup_update_frozen in kernel/cgroup/freezer.c).
+    """
+    for each, _, _ in os.walk(group):
+        try:
+            events = os.open(f"{each}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # its command has ended
+            continue
+        try:
+            _wait_for(events, each)
+        finally:
+            os.close(events)
+
+
+def _wait_for(events: int, group: str) -> None:
+    poll = select.poll()
+    poll.register(events, select.POLLPRI)
+    while True:
+        try:
+            if b"frozen 1" in os.pread(events, 4096, 0):
+                return
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # the group is gone
+                return
+            raise
+        if not poll.poll(TIMEOUT * 1000):
+            raise OSError(errno.ETIMEDOUT, "a process does not stand still", group)

@@ -1,6 +1,6 @@
-"""Commands that nobody waits for any more before they have begun.
+"""Commands that nobody waits for any more before they have begun; halting a machine.
 
-The guest is in the test's hand.
+The guest and QEMU are in the test's hand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from corral.channel import Channel, Reason, serial_pair
-from corral.errors import ChannelError, CommandNotFoundError, ExecError
+from corral.errors import ChannelError, CommandNotFoundError, ExecError, ProcessError
 from corral.sandbox import Sandbox
 from corral.sandbox import sandbox as module
 from corral_guest import wire
@@ -51,6 +51,19 @@ class Guest:
         self._theirs.close()
 
 
+class Monitor:
+    """QEMU's, which does what the test says."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.refuses = ""
+
+    async def execute(self, command: str) -> None:
+        if command == self.refuses:
+            raise ProcessError(f"QEMU refused {command}.")
+        self.done.append(command)
+
+
 World = tuple[Guest, Sandbox]
 
 
@@ -59,8 +72,8 @@ async def world() -> AsyncIterator[World]:
     guest = Guest()
     served = asyncio.create_task(guest.serve())
     unused: Any = None
-    plan = SimpleNamespace(name="box", agents=[])
-    machine = SimpleNamespace(folder=None, why_gone=Reason(), monitor=None)
+    plan = SimpleNamespace(name="box", agents=[], setup={"hostname": "box"})
+    machine = SimpleNamespace(folder=None, why_gone=Reason(), monitor=Monitor())
     async with await Channel.start(guest.port) as channel:
         box = Sandbox(cast(Any, plan), cast(Any, machine), channel, unused, unused, unused)
         yield guest, box
@@ -127,3 +140,76 @@ async def test_the_end_of_the_channel_ends_what_waits_for_such_an_end(world: Wor
         await asyncio.gather(
             *(each for each in asyncio.all_tasks() if each.get_name().startswith("abandoned"))
         )
+
+
+# Halting it
+
+
+@pytest.fixture
+def monitor(world: World) -> Monitor:
+    return cast(Any, world[1].machine.monitor)
+
+
+async def heard(guest: Guest, *methods: str) -> None:
+    """The guest is asked these, in this order, and says yes to each."""
+    for method in methods:
+        request = await guest.request()
+        assert request.method == method
+        await guest.say(wire.response(request.id, {}))
+
+
+async def test_its_agents_stand_still_before_it_is_halted(world: World, monitor: Monitor) -> None:
+    guest, box = world
+    halting = asyncio.create_task(box.pause())
+    request = await guest.request()
+    assert (request.method, monitor.done) == ("freeze", [])
+    await guest.say(wire.response(request.id, {}))
+    await halting
+    assert monitor.done == ["stop"]
+    sending = asyncio.create_task(box.sync())  # heard when it goes on
+    await asyncio.sleep(0.05)
+    assert guest.asked.empty()
+    resuming = asyncio.create_task(box.resume())
+    await heard(guest, "sync", "thaw", "wake", "clock")
+    await asyncio.gather(resuming, sending)
+    assert monitor.done == ["stop", "cont"]
+
+
+@pytest.mark.parametrize("answer", [None, "a process does not stand still"])
+async def test_it_is_halted_whatever_its_guest_says(
+    world: World, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, answer: str | None
+) -> None:
+    monkeypatch.setattr(module, "STILL_TIMEOUT", 0.05 if answer is None else 5)
+    guest, box = world
+    halting = asyncio.create_task(box.pause())
+    request = await guest.request()
+    if answer is not None:
+        await guest.say(wire.error(request.id, -32000, answer))
+    await halting
+    assert monitor.done == ["stop"]
+    resuming = asyncio.create_task(box.resume())
+    if answer is None:  # late: it means nothing any more
+        await guest.say(wire.response(request.id, {}))
+    await heard(guest, "thaw", "wake", "clock")
+    await resuming
+
+
+async def test_where_it_is_not_halted_its_agents_go_on(world: World, monitor: Monitor) -> None:
+    guest, box = world
+    monitor.refuses = "stop"
+    halting = asyncio.create_task(box.pause())
+    await heard(guest, "freeze", "thaw", "wake", "clock")
+    with pytest.raises(ProcessError, match="refused stop"):
+        await halting
+
+
+async def test_cancelled_its_agents_go_on(world: World, monitor: Monitor) -> None:
+    guest, box = world
+    halting = asyncio.create_task(box.pause())
+    request = await guest.request()
+    halting.cancel()
+    await guest.say(wire.response(request.id, {}))
+    await heard(guest, "thaw", "wake", "clock")
+    with pytest.raises(asyncio.CancelledError):
+        await halting
+    assert monitor.done == ["cont"]
