@@ -147,7 +147,7 @@ async def test_the_end_of_the_channel_ends_what_waits_for_such_an_end(world: Wor
 
 @pytest.fixture
 def monitor(world: World) -> Monitor:
-    return cast(Any, world[1].machine.monitor)
+    return cast(Monitor, world[1].machine.monitor)
 
 
 async def heard(guest: Guest, *methods: str) -> None:
