@@ -45,6 +45,7 @@ from .sessions import Sessions
 
 STOP_GRACE = 10.0  # seconds that commands get between TERM and the end
 _SIGNAL_TIME = 5.0  # seconds for the guest to take a signal
+_RESUME_TIME = 15.0  # seconds for it to go on after a pause, before it is stopped
 
 
 class Box(Protocol):
@@ -308,16 +309,14 @@ class Keeper:
 
     async def wind_down(self) -> None:
         """Before the machine ends: let it go on, then TERM to its commands, and `grace` seconds."""
-        with contextlib.suppress(CorralError):
-            async with self._changing:
-                if self.state == "paused" and self.box is not None:
-                    await self.box.resume()
+        await self._not_saving.wait()
+        await _bounded(self._go_on(), _RESUME_TIME)
         self.become("stopping")
         await self.sessions.hang_up()
         if self.tasks is not None:
             self.tasks.stop()
-        for running in list(self.running.values()):
-            await _bounded(running.execution.signal(signal.SIGTERM, group=True))
+        told = (each.execution.signal(signal.SIGTERM, group=True) for each in self.running.values())
+        await asyncio.gather(*(_bounded(each, _SIGNAL_TIME) for each in told))
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
         await asyncio.wait(waits, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -329,6 +328,11 @@ class Keeper:
                     message=f"{len(self.running)} commands ran on after TERM and were ended.",
                 )
             )
+
+    async def _go_on(self) -> None:
+        async with self._changing:
+            if self.state == "paused" and self.box is not None:
+                await self.box.resume()
 
     def check_running(self) -> None:
         """Raises SandboxStateError unless commands can be reached."""
@@ -393,7 +397,8 @@ class Keeper:
         }
 
 
-async def _bounded(work: Awaitable[None]) -> None:
+async def _bounded(work: Awaitable[None], seconds: float) -> None:
+    """What the end of a sandbox does not depend on: its guest may not do it."""
     with contextlib.suppress(CorralError, TimeoutError):
-        async with asyncio.timeout(_SIGNAL_TIME):
+        async with asyncio.timeout(seconds):
             await work

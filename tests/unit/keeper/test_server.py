@@ -254,6 +254,25 @@ async def test_while_paused_commands_are_refused_and_resume_goes_on(kept: Kept) 
     assert kept.box.calls == ["pause", "resume"]
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["by stop", "by resume and by stop"])
+async def test_a_guest_that_does_not_go_on_cannot_keep_it_from_ending(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setattr("corral.keeper.keeper._RESUME_TIME", 0.05)
+    monkeypatch.setattr(kept.box, "resume", asyncio.Event().wait)
+    async with connect(kept.name) as box, connect(kept.name) as other:
+        await box.pause()
+        if asked:
+            resuming = asyncio.create_task(other.resume())
+            await asyncio.sleep(0.05)
+        await box.stop(0)
+        async with asyncio.timeout(5):
+            await kept.stopped()
+        if asked:
+            with pytest.raises(SandboxGoneError):
+                await resuming
+
+
 async def test_stop_tells_commands_first_then_everybody(kept: Kept) -> None:
     async def polite(program: Program) -> int:
         number, group = await program.signals.get()
