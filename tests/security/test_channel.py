@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import resource
 import socket
 import struct
 from pathlib import Path
@@ -20,6 +19,7 @@ from corral.errors import (
     SandboxGoneError,
 )
 from corral_guest import wire
+from tests.support.memory import peak, peak_from_now
 from tests.support.sandboxes import guest_root, sandbox_on, shell, succeeded
 
 MIB = 1 << 20
@@ -78,15 +78,6 @@ async def test_text_of_a_guest_drives_no_terminal() -> None:
     assert "owned" in caught.value.message
 
 
-def peak_from_now() -> int:
-    """Forget how much memory this process once held; returns what it holds, in KiB.
-
-    See clear_refs in Documentation/filesystems/proc.rst.
-    """
-    Path("/proc/self/clear_refs").write_text("5")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 async def _flood(data: bytes) -> tuple[int, CorralError | None]:
     """A guest that sends `data` again and again and reads nothing; returns the bytes it could."""
     ours, guest = serial_pair()
@@ -115,7 +106,7 @@ async def test_a_flood_takes_no_memory(what: str) -> None:
     before = peak_from_now()
     sent, failure = await _flood(data)
     assert sent > 4 * MIB or isinstance(failure, ChannelError)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    grown = peak() - before
     assert grown < 48 * MIB, f"{grown >> 20} MiB for {sent >> 20} MiB of {what}"
 
 
@@ -146,10 +137,10 @@ async def test_guest_root_that_writes_to_the_channel_ends_its_own_sandbox(
     with pytest.raises((ChannelError, SandboxGoneError)) as caught:
         async with sandbox_on(tmp_path) as sandbox:
             assert succeeded(await shell(sandbox, "echo up")) == "up\n"
-            before = peak_from_now()  # a first start unpacks a kernel
+            before = peak_from_now()
             await guest_root(sandbox, TAKE_PORT + attack, timeout=30)
     assert "protocol" in caught.value.message or "channel" in caught.value.message
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    grown = peak() - before
     assert grown < 64 * MIB
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from corral.errors import (
     StreamResetError,
 )
 from corral.sandbox import Execution, Sandbox
+from tests.support.memory import peak
 from tests.support.sandboxes import (
     guest_root,
     lines,
@@ -109,8 +109,7 @@ async def ended_without_stdout(execution: Execution) -> int:
 async def resident(sandbox: Sandbox) -> tuple[int, int]:
     """Peak memory in bytes: of the guest's supervisor, and of this process."""
     code = "print([l.split()[1] for l in open('/proc/1/status') if l.startswith('VmHWM')][0])"
-    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(succeeded(await guest_root(sandbox, code))) << 10, ours << 10
+    return int(succeeded(await guest_root(sandbox, code))) << 10, peak()
 
 
 async def test_a_reader_that_stalls_stops_the_command_and_memory_stays_bounded(
