@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 
 from . import boot
 
-TIMEOUT = 20.0  # seconds; a process that waits for the host's disk stops when that has answered
+# Seconds for all of them: a process that waits for the host's disk stops when that has answered.
+TIMEOUT = 20.0
 
 
 def freeze(groups: list[str]) -> None:
@@ -20,8 +22,9 @@ def freeze(groups: list[str]) -> None:
     try:
         for group in groups:
             boot.write(f"{group}/cgroup.freeze", "1")
+        limit = time.monotonic() + TIMEOUT
         for group in groups:
-            _wait_until_frozen(group)
+            _wait_until_frozen(group, limit)
     except OSError:
         thaw(groups)
         raise
@@ -34,7 +37,7 @@ def thaw(groups: list[str]) -> None:
             boot.write(f"{group}/cgroup.freeze", "0")
 
 
-def _wait_until_frozen(group: str) -> None:
+def _wait_until_frozen(group: str, limit: float) -> None:
     """Of a group with processes and groups of its own, "frozen 1" tells of its own processes only:
     every group below is asked (Linux 6.1, cgroup_update_frozen in kernel/cgroup/freezer.c).
     """
@@ -44,12 +47,12 @@ def _wait_until_frozen(group: str) -> None:
         except FileNotFoundError:  # its command has ended
             continue
         try:
-            _wait_for(events, each)
+            _wait_for(events, each, limit)
         finally:
             os.close(events)
 
 
-def _wait_for(events: int, group: str) -> None:
+def _wait_for(events: int, group: str, limit: float) -> None:
     poll = select.poll()
     poll.register(events, select.POLLPRI)
     while True:
@@ -60,5 +63,5 @@ def _wait_for(events: int, group: str) -> None:
             if error.errno == errno.ENODEV:  # the group is gone
                 return
             raise
-        if not poll.poll(TIMEOUT * 1000):
+        if not poll.poll(max(0, limit - time.monotonic()) * 1000):
             raise OSError(errno.ETIMEDOUT, "a process does not stand still", group)

@@ -52,6 +52,8 @@ class GatewaySandbox:
     def transcript(self) -> list[dict[str, Any]]:
         """The exchanges of this sandbox so far; others of its name wrote to the same file."""
         path = gateway_folder(self.sandbox.plan.name) / TRANSCRIPT
+        if not path.exists():  # nothing has been asked
+            return []
         records = [json.loads(line) for line in path.read_text().splitlines()]
         life = self.sandbox.folder.name
         return [record for record in records if record.get("id", "").startswith(f"{life}-")]
