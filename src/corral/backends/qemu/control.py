@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from ...proc import Log, Process, crash_point
 from . import disk
 
 T = TypeVar("T")
+
+_SETTLE_TIME = 20.0  # seconds for QEMU to end a migration that is complete
 
 
 class Monitor:
@@ -56,6 +59,17 @@ class Monitor:
         """
         await self.execute("stop")
         await self._migrate("migrate", state)
+        # "completed" is said before the migration's thread has left the run state alone: a `cont`
+        # in between is undone, and the machine stands still for ever (migration_iteration_finish).
+        limit = time.monotonic() + _SETTLE_TIME
+        while (state_now := await self._run_state()) != "postmigrate":
+            if time.monotonic() > limit:
+                raise ProcessError(f"QEMU is {state_now} after it wrote the machine's state.")
+            await asyncio.sleep(0.002)
+
+    async def _run_state(self) -> str:
+        found: Any = await self.execute("query-status")
+        return str(found["status"])
 
     async def restore(self, state: int) -> None:
         """Read the state of a machine that was started to wait for it; it does not run yet.
