@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.support.sandboxes import python, sandbox_on, succeeded
+from tests.support.sandboxes import guest_root, lines, python, sandbox_on, succeeded
 
 ROUNDS = 30
 PATIENCE = 30.0
@@ -17,6 +17,30 @@ for number in itertools.count():
     with open("tick", "w") as file:
         file.write(str(number))
 """
+# What process 1 does, many times; says how often a group of the agent's was not frozen then.
+FREEZE = """
+import os, time
+from corral_guest import freezer
+agent = "/sys/fs/cgroup/agent-1"
+moving = 0
+for _ in range(100):
+    freezer.freeze([agent])
+    for group, _, _ in os.walk(agent):
+        with open(group + "/cgroup.events") as file:
+            moving += "frozen 1" not in file.read()
+    freezer.thaw([agent])
+    time.sleep(0.02)
+print(moving)
+"""
+
+
+async def test_frozen_every_process_of_every_command_stands_still(tmp_path: Path) -> None:
+    """The kernel says it of the agent's own group when only its jail's processes do."""
+    async with sandbox_on(tmp_path) as sandbox:
+        busy = await sandbox.exec(["python3", "-c", BUSY])
+        await asyncio.to_thread(changed, tmp_path / "tick", "")
+        assert lines(await guest_root(sandbox, FREEZE)) == ["0"]
+        await busy.end()
 
 
 async def test_a_command_goes_on_with_its_files_however_often_it_was_halted(

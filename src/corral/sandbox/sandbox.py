@@ -36,9 +36,6 @@ T = TypeVar("T")
 
 CALL_TIMEOUT = 60.0  # seconds for a short request, under emulation and on a busy host
 STILL_TIMEOUT = 5.0  # seconds for the agents to stand still before the machine is halted anyway
-# Seconds until they really do: of a control group with groups of its own, Linux 6.1 says that it is
-# frozen when the processes right in it are (cgroup_update_frozen), and commands are in such groups.
-STILL_TIME = 0.3
 
 
 class Sandbox:
@@ -227,7 +224,6 @@ class Sandbox:
         try:
             with contextlib.suppress(GuestError, ChannelError):
                 await self.or_lost(self._channel.suspend("freeze", STILL_TIMEOUT))
-                await self.or_lost(asyncio.sleep(STILL_TIME))
             await self.or_lost(self._monitor.execute("stop"))
         except BaseException:
             with contextlib.suppress(CorralError):
